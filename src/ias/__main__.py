@@ -1,0 +1,5 @@
+"""`python -m ias` is the `ias` command."""
+
+from ias.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""What one process promises another: types that cross process boundaries. Nothing here does I/O."""

@@ -1,0 +1,54 @@
+"""Every key in Redis that more than one process knows, in one place.
+
+All keys of an org carry its id in braces, so that a Redis Cluster keeps them on one node and one script may touch them all.
+"""
+
+ROUTES = "ias:routes"
+"""contracts.routes.RouteTable, written by registry."""
+
+PRICES = "ias:prices"
+"""contracts.spending.PriceTable, written by billing."""
+
+COUNTERS_READY = "ias:counters:ready"
+"""Present while the spending counters are complete, written by billing. Absent: nothing is admitted."""
+
+USAGE_STREAM = "ias:bus:usage_recorded"
+"""The Redis Stream of usage records, when Redis is the bus."""
+
+TRACKED_PREFIXES = ("ias:key:", "ias:org:", "ias:project:", "ias:routes", "ias:prices", "ias:budgets:", "ias:counters:")
+"""What a gateway caches and must hear about when it changes (client-side caching, broadcast mode)."""
+
+
+def api_key(digest: str) -> str:
+    """contracts.api_keys.KeyRecord, written by identity."""
+    return f"ias:key:{digest}"
+
+
+def org(org_id: str) -> str:
+    """contracts.api_keys.TenantRecord of an org, written by identity."""
+    return f"ias:org:{org_id}"
+
+
+def project(project_id: str) -> str:
+    """contracts.api_keys.TenantRecord of a project, written by identity."""
+    return f"ias:project:{project_id}"
+
+
+def budget_policy(org_id: str) -> str:
+    """contracts.spending.BudgetPolicy, written by billing."""
+    return f"ias:budgets:{org_id}"
+
+
+def budget_counter(org_id: str, budget_id: str, window: str) -> str:
+    """A hash `{settled, reserved}` in nano-USD: the gateway adds, billing rebuilds."""
+    return f"ias:{{{org_id}}}:budget:{budget_id}:{window}"
+
+
+def reservation(org_id: str, request_id: str) -> str:
+    """A hash of what one admitted request holds: amount and the counters it is held in."""
+    return f"ias:{{{org_id}}}:reservation:{request_id}"
+
+
+def reservation_deadlines(org_id: str) -> str:
+    """A sorted set of request ids by the Unix time at which their reservation expires."""
+    return f"ias:{{{org_id}}}:reservations"
