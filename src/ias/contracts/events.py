@@ -56,3 +56,7 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: str
     records: list[UsageRecord]
+
+
+TOPIC_GROUPS: dict[str, tuple[str, ...]] = {USAGE_TOPIC: ("billing", "analytics")}
+"""Who listens to a topic. Publishers declare the queues too, so that nothing published before a consumer's first start is lost."""

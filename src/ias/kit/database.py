@@ -1,0 +1,43 @@
+"""PostgreSQL for a management service: one pool, and transactions that commit as a whole or not at all."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from ias.kit.settings import ServiceSettings
+
+
+class Database:
+    """The one way a service reaches its database."""
+
+    def __init__(self, url: str, settings: ServiceSettings, *, application_name: str) -> None:
+        self._engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.database_timeout_s,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": settings.database_timeout_s,
+                "command_timeout": settings.database_timeout_s,
+                "server_settings": {"application_name": application_name, "timezone": "UTC"},
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        async with self._engine.begin() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Return when the database answers; raise what the driver raises when it does not."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()

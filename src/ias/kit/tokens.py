@@ -1,0 +1,128 @@
+"""Access tokens: EdDSA JWTs that identity issues and every service verifies offline (RFC 7519, RFC 8037).
+
+A token says who is asking (`sub`, `kind`), and what they hold: `grants`, a list of `[org_id, project_id or null, role]`, and
+`platform_admin`. Tokens live minutes, so a grant that was taken away is gone that soon; refresh goes through identity.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import httpx
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ias.contracts.permissions import Role
+from ias.kit.problems import UnauthenticatedError, UnavailableError
+
+ISSUER = "ias"
+MANAGEMENT_AUDIENCE = "ias-management"
+ALGORITHM = "EdDSA"
+
+FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Claims(BaseModel):
+    """What a verified token says."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sub: str
+    kind: Literal["user", "service"]
+    aud: str
+    exp: int
+    jti: str
+    session_id: str | None = None
+    platform_admin: bool = False
+    grants: tuple[tuple[str, str | None, Role], ...] = ()
+
+
+class TokenVerifier:
+    """Verifies tokens for one audience with the key set that identity publishes."""
+
+    def __init__(self, fetch_jwks: FetchJwks, *, audience: str, refetch_after_s: float = 5.0) -> None:
+        self._fetch_jwks = fetch_jwks
+        self._audience = audience
+        self._refetch_after_s = refetch_after_s
+        self._keys: KeySet | None = None
+        self._fetched_at = -refetch_after_s
+        self._claims = jwt.JWTClaimsRegistry(
+            iss={"essential": True, "value": ISSUER},
+            aud={"essential": True, "value": audience},
+            exp={"essential": True},
+        )
+
+    async def verify(self, token: str) -> Claims:
+        """The claims of a valid token.
+
+        Raises:
+            UnauthenticatedError: malformed, expired, for another audience, or signed by a key that identity does not publish.
+            UnavailableError: identity's keys were never seen and cannot be had now.
+        """
+        claims = self._try(token, await self._key_set())
+        if claims is None and time.monotonic() - self._fetched_at >= self._refetch_after_s:
+            # The key may be newer than the set we hold: look once more, but not more often than every few seconds.
+            claims = self._try(token, await self._key_set(refetch=True))
+        if claims is None:
+            raise UnauthenticatedError("The token is not valid, or has expired.")
+        return claims
+
+    def _try(self, token: str, keys: KeySet) -> Claims | None:
+        try:
+            decoded = jwt.decode(token, keys, algorithms=[ALGORITHM])
+            self._claims.validate(decoded.claims)
+            return Claims.model_validate(decoded.claims)
+        except (JoseError, ValidationError, ValueError):
+            return None
+
+    async def _key_set(self, *, refetch: bool = False) -> KeySet:
+        if self._keys is None or refetch:
+            try:
+                document = await self._fetch_jwks()
+            except (httpx.HTTPError, ValueError) as error:
+                if self._keys is None:
+                    raise UnavailableError("The keys that verify tokens cannot be had from identity.") from error
+                return self._keys
+            self._keys = KeySet.import_key_set(document)  # type: ignore[arg-type]  # a JWKS document is a plain dict
+            self._fetched_at = time.monotonic()
+        return self._keys
+
+
+def jwks_over_http(client: httpx.AsyncClient, identity_url: str) -> FetchJwks:
+    """Fetch identity's JWKS from where it publishes it."""
+
+    async def fetch() -> dict[str, Any]:
+        answer = await client.get(f"{identity_url}/identity/v1/.well-known/jwks.json")
+        answer.raise_for_status()
+        document: dict[str, Any] = answer.json()
+        return document
+
+    return fetch
+
+
+class ServiceTokens:
+    """This process's own token for another service's `/internal` routes, by client credentials, renewed before it expires."""
+
+    def __init__(self, client: httpx.AsyncClient, identity_url: str, *, client_id: str, client_secret: str) -> None:
+        self._client = client
+        self._url = f"{identity_url}/internal/service-tokens"
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    async def get(self, audience: str) -> str:
+        """A token for a service's name. Raises `httpx.HTTPError` when identity is away or refuses."""
+        token, renew_at = self._tokens.get(audience, ("", 0.0))
+        if time.time() < renew_at:
+            return token
+        answer = await self._client.post(
+            self._url,
+            json={"client_id": self._client_id, "client_secret": self._client_secret, "audience": audience},
+        )
+        answer.raise_for_status()
+        body = answer.json()
+        token = str(body["access_token"])
+        self._tokens[audience] = (token, body["expires_at_unix"] - 30)
+        return token
