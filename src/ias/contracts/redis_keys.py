@@ -12,9 +12,6 @@ PRICES = "ias:prices"
 COUNTERS_READY = "ias:counters:ready"
 """Present while the spending counters are complete, written by billing. Absent: nothing is admitted."""
 
-USAGE_STREAM = "ias:bus:usage_recorded"
-"""The Redis Stream of usage records, when Redis is the bus."""
-
 TRACKED_PREFIXES = ("ias:key:", "ias:org:", "ias:project:", "ias:routes", "ias:prices", "ias:budgets:", "ias:counters:")
 """What a gateway caches and must hear about when it changes (client-side caching, broadcast mode)."""
 
