@@ -77,7 +77,7 @@ if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/d
     rm -rf .venv
     if python=$(find_python); then
         if [ -n "$uv" ]; then
-            "$uv" venv -q --no-config --python "$python" .venv
+            "$uv" venv -q --python "$python" .venv
         else
             if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
                 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -87,9 +87,9 @@ if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/d
             "$python" -m venv .venv
         fi
     elif [ -n "$uv" ]; then
-        "$uv" venv -q --no-config --python '>=3.11' .venv || fail "python 3.11 or newer is needed"
+        "$uv" venv -q --python '>=3.11' .venv || fail "python 3.11 or newer is needed"
     else
-        fail "python 3.11 or newer is needed; $(python3 --version 2>&1 || true) is what python3 is here"
+        fail "python 3.11 or newer is needed; here is $(python3 --version 2>/dev/null || echo none)"
     fi
 fi
 
