@@ -114,6 +114,15 @@ def create_app(
     return app
 
 
+def create_worker_app(*, checks: Mapping[str, Check], registry: CollectorRegistry) -> FastAPI:
+    """`/health`, `/ready` and `/metrics` for a process that serves nothing else: the event consumers."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.checks = checks
+    app.state.registry = registry
+    app.include_router(_health_router())
+    return app
+
+
 def _health_router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
