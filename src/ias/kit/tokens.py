@@ -1,4 +1,4 @@
-"""Access tokens: EdDSA JWTs that identity issues and every service verifies offline (RFC 7519, RFC 8037).
+"""Access tokens: EdDSA JWTs (alg `Ed25519`) that identity issues and every service verifies offline (RFC 7519, RFC 9864).
 
 A token says who is asking (`sub`, `kind`), and what they hold: `grants`, a list of `[org_id, project_id or null, role]`, and
 `platform_admin`. Tokens live minutes, so a grant that was taken away is gone that soon; refresh goes through identity.
@@ -19,7 +19,11 @@ from ias.kit.problems import UnauthenticatedError, UnavailableError
 
 ISSUER = "ias"
 MANAGEMENT_AUDIENCE = "ias-management"
-ALGORITHM = "EdDSA"
+ALGORITHM = "Ed25519"
+"""The fully specified name of what was called `EdDSA` (RFC 9864)."""
+
+CLOCK_SKEW_S = 5
+"""How far the clocks of two machines may be apart before a fresh token looks like one from the future."""
 
 FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -49,6 +53,7 @@ class TokenVerifier:
         self._keys: KeySet | None = None
         self._fetched_at = -refetch_after_s
         self._claims = jwt.JWTClaimsRegistry(
+            leeway=CLOCK_SKEW_S,
             iss={"essential": True, "value": ISSUER},
             aud={"essential": True, "value": audience},
             exp={"essential": True},

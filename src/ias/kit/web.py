@@ -271,6 +271,8 @@ def _render_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, ProblemError):  # the body limit, raised while FastAPI was reading the body
+            return _problem_response(error.__cause__, request.url.path)
         known: dict[int, ProblemError] = {
             404: NotFoundError("There is nothing at this path."),
             405: _MethodNotAllowedError("This path does not take this method.", headers=dict(error.headers or {})),
