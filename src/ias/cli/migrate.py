@@ -1,0 +1,30 @@
+"""`ias migrate`."""
+
+import importlib
+import os
+
+import click
+
+from ias.cli.failures import CommandError
+
+SERVICES = ("identity", "registry", "billing", "analytics", "gitops")
+
+
+@click.command()
+@click.argument("services", nargs=-1, required=True, type=click.Choice([*SERVICES, "all"]))
+@click.option(
+    "--revision", default="head", show_default=True, help="The revision to go to; `base` takes everything back."
+)
+def migrate(services: tuple[str, ...], revision: str) -> None:
+    """Bring the databases of services to the current schema. Reads IAS_<SERVICE>_DATABASE_URL; safe to run at any time."""
+    wanted = list(SERVICES) if "all" in services else list(dict.fromkeys(services))
+    variables = {service: f"IAS_{service.upper()}_DATABASE_URL" for service in wanted}
+    missing = [variable for variable in variables.values() if variable not in os.environ]
+    if missing:
+        raise CommandError(
+            f"{', '.join(missing)} must be set", advice="for example postgresql://user@host:5432/ias_identity"
+        )
+    migrations = importlib.import_module("ias.kit.migrations")
+    for service, variable in variables.items():
+        migrations.migrate(service, os.environ[variable], revision=revision)
+        click.echo(f"{service} is at {revision}")

@@ -1,0 +1,113 @@
+"""`ias serve`: one deployable in the foreground, as in production."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ias import __version__
+from ias.cli.failures import CommandError
+
+_APPS: Mapping[str, str] = {
+    "identity": "ias.identity.wiring",
+    "registry": "ias.registry.wiring",
+    "billing": "ias.billing.wiring",
+    "analytics": "ias.analytics.wiring",
+    "gitops": "ias.gitops.wiring",
+}
+_PORTS: Mapping[str, int] = {
+    "gateway": 8000,
+    "identity": 8001,
+    "registry": 8002,
+    "billing": 8003,
+    "analytics": 8004,
+    "gitops": 8005,
+    "management": 8080,
+}
+_GRACE_S = 10
+"""How long running requests may take to finish after SIGTERM."""
+
+
+@click.command()
+@click.argument("service", type=click.Choice(list(_PORTS)))
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [default: the service's own]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Worker processes, of the gateway only.")
+@click.pass_context
+def serve(ctx: click.Context, service: str, host: str | None, port: int | None, workers: int | None) -> None:
+    """Run one service in the foreground. `management` is all management services in one process."""
+    if workers is not None and service != "gateway":
+        raise click.UsageError("--workers is for the gateway; other services scale by running more of them")
+    if service == "gateway":
+        ctx.exit(_serve_gateway({"gateway_host": host, "gateway_port": port, "gateway_workers": workers}))
+    _serve_apps(service, host or "127.0.0.1", _PORTS[service] if port is None else port)
+
+
+def _serve_gateway(given: Mapping[str, Any]) -> int:
+    settings_type = importlib.import_module("ias.gateway.settings").GatewaySettings
+    settings = _read_settings(settings_type, **{name: value for name, value in given.items() if value is not None})
+    _configure_logging("gateway", settings)
+    status: int = importlib.import_module("ias.gateway.main").serve(settings)
+    return status
+
+
+def _serve_apps(service: str, host: str, port: int) -> None:
+    settings = _read_settings(importlib.import_module("ias.kit.settings").ProcessSettings)
+    _configure_logging(service, settings)
+    names = list(_APPS) if service == "management" else [service]
+    apps = {name: _build(name) for name in names}
+    if service == "management":
+        app = importlib.import_module("ias.local.management").ManagementApp(apps, version=__version__)
+    else:
+        app = apps[service]
+    run_uvicorn(app, host, port)
+
+
+def _build(name: str) -> Any:
+    pydantic = importlib.import_module("pydantic")
+    try:
+        return importlib.import_module(_APPS[name]).build_app()
+    except pydantic.ValidationError as error:
+        raise explain_settings(error) from error
+
+
+def run_uvicorn(app: Any, host: str, port: int) -> None:
+    """Serve an ASGI app until SIGTERM or SIGINT, then let running requests finish."""
+    uvicorn = importlib.import_module("uvicorn")
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise CommandError("the service did not start", advice="its log says why")
+
+
+def _read_settings(settings_type: Any, **given: Any) -> Any:
+    pydantic = importlib.import_module("pydantic")
+    try:
+        return settings_type(**given)
+    except pydantic.ValidationError as error:
+        raise explain_settings(error) from error
+
+
+def explain_settings(error: Any) -> CommandError:
+    """Settings that are missing or wrong, by the names of their environment variables."""
+    wrong = [f"IAS_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
+    return CommandError("the settings are not complete: " + "; ".join(wrong), advice="docs/settings.md lists them")
+
+
+def _configure_logging(process: str, settings: Any) -> None:
+    importlib.import_module("ias.kit.logging").configure_logging(process, settings)

@@ -1,0 +1,113 @@
+"""From what was typed to a running platform: decides ports and the model, then starts in the foreground or the background."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from ias.local import detached
+from ias.local.connection import Connection
+from ias.local.data_directory import DataDirectory
+from ias.local.discovery import find_local_servers, list_models
+from ias.local.errors import UsageProblemError
+from ias.local.greeting import render_greeting
+from ias.local.options import DEFAULT_CONTEXT_LENGTH, DEFAULT_MODEL, UpOptions, Upstream, default_workers
+from ias.local.ports import find_free_ports
+from ias.local.reporting import Reporter, show_on_terminal
+from ias.local.up import run_platform
+
+_UPSTREAM_TIMEOUT_S = 5.0
+
+
+async def resolve_options(asked: Mapping[str, Any], given: Collection[str], show: Callable[[str], None]) -> UpOptions:
+    """Decide everything that was left open. `given` names the options that were typed; `show` prints a line.
+
+    Raises:
+        UsageProblemError: what was typed does not fit together.
+    """
+    port, management_port = asked["port"], asked["management_port"]
+    if asked["ephemeral"]:
+        free_port, free_management_port = find_free_ports(2)
+        port = port if "port" in given else free_port
+        management_port = management_port if "management_port" in given else free_management_port
+    if port == management_port:
+        raise UsageProblemError("--port and --management-port must differ")
+    upstream, model, context_length = None, asked["model"] or DEFAULT_MODEL, DEFAULT_CONTEXT_LENGTH
+    if asked["upstream"]:
+        upstream = Upstream(url=normalise_upstream(asked["upstream"]), api_key=asked["upstream_key"])
+        model, context_length = await _choose_model(upstream, asked["model"], show)
+    else:
+        for server in await find_local_servers():
+            show(server.offer())
+    return UpOptions(
+        data_root=asked["data_dir"],
+        host=asked["host"],
+        port=port,
+        management_port=management_port,
+        workers=asked["workers"] or default_workers(),
+        model=model,
+        context_length=context_length,
+        upstream=upstream,
+        ephemeral=asked["ephemeral"],
+    )
+
+
+def launch_platform(options: UpOptions, *, detach: bool) -> None:
+    """Run the platform until it is ended, or until it is up when it is to run in the background."""
+    if detach:
+        connection = detached.launch(options, show_on_terminal)
+        show_on_terminal(render_greeting(connection, options.data_root, detached=True))
+        return
+    report = Reporter(show_on_terminal, DataDirectory(options.data_root).log_file("up"))
+
+    def on_ready(connection: Connection) -> None:
+        show_on_terminal(render_greeting(connection, options.data_root, detached=False))
+
+    asyncio.run(run_platform(options, report, on_ready))
+
+
+def normalise_upstream(url: str) -> str:
+    """The base URL with its version path, which is `/v1` unless the URL names one.
+
+    Raises:
+        UsageProblemError: not an http(s) URL.
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageProblemError(f"--upstream {url} is not a URL like http://127.0.0.1:11434/v1")
+    path = parts.path.rstrip("/")
+    for endpoint in ("/chat/completions", "/models"):
+        path = path.removesuffix(endpoint)
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+async def _choose_model(upstream: Upstream, wanted: str | None, show: Callable[[str], None]) -> tuple[str, int]:
+    async with httpx.AsyncClient(timeout=_UPSTREAM_TIMEOUT_S) as client:
+        models = await list_models(client, upstream.url, api_key=upstream.api_key)
+    names = [str(model["id"]) for model in models or []]
+    if wanted is None and len(names) != 1:
+        raise UsageProblemError(
+            f"--model is needed: {upstream.url} serves {', '.join(names)}"
+            if names
+            else f"--model is needed: {upstream.url} does not say what it serves"
+        )
+    name = wanted or names[0]
+    if models is None:
+        show(f"note: {upstream.url} does not list its models now; going on with {name}")
+    elif name not in names:
+        show(f"note: {upstream.url} does not list {name}; it lists {', '.join(names) or 'nothing'}")
+    described = next((model for model in models or [] if model["id"] == name), {})
+    return name, _context_length(described)
+
+
+def _context_length(model: Mapping[str, Any]) -> int:
+    """What the server says of the model, where it does: vLLM and llama.cpp each in its own way."""
+    meta = model.get("meta")
+    candidates = [
+        model.get("max_model_len"),
+        model.get("context_length"),
+        meta.get("n_ctx_train") if isinstance(meta, dict) else None,
+    ]
+    return next((length for length in candidates if isinstance(length, int) and length > 0), DEFAULT_CONTEXT_LENGTH)

@@ -1,0 +1,241 @@
+"""The platform, from nothing to ready and back: what is started, in which order, and what ends it.
+
+postgres, redis and the engine at once → a database per service, migrated → management, consumers and gateway at once →
+bootstrap through the management API → `connection.json`. Stopping goes the other way round.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from ias.kit.migrations import migrate
+from ias.local.bootstrap import bootstrap
+from ias.local.connection import Connection, write_connection
+from ias.local.data_directory import DataDirectory, find_document, write_private
+from ias.local.errors import InterruptedStartError, PlatformError
+from ias.local.generated_secrets import GeneratedSecrets, load_or_generate
+from ias.local.lock import hold_lock
+from ias.local.options import UpOptions
+from ias.local.ports import find_free_ports, is_free, require_free
+from ias.local.postgres import Postgres, create_databases, postgres_spec, prepare_postgres
+from ias.local.processes import SERVICES, Place, consumers_spec, engine_spec, gateway_spec, management_spec
+from ias.local.redis import Redis, prepare_redis, redis_spec
+from ias.local.supervisor import Report, Supervisor
+
+_PROBE_TIMEOUT_S = 2.0
+_BOOTSTRAP_TIMEOUT_S = 15.0
+
+
+async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[Connection], None]) -> None:
+    """Start everything, call `on_ready`, and return after a signal has ended it and everything is stopped.
+
+    Raises:
+        PlatformError: it could not start or could not go on. Everything is stopped then, too.
+    """
+    os.umask(0o077)  # whatever the platform's processes write is for this user alone
+    data = DataDirectory(options.data_root)
+    data.create()
+    try:
+        with hold_lock(data.lock):
+            data.connection.unlink(missing_ok=True)
+            await Platform(options, data, report).run(on_ready)
+    finally:
+        if options.ephemeral:
+            await asyncio.to_thread(shutil.rmtree, data.root, ignore_errors=True)
+
+
+class Platform:
+    """One run of the platform on one data directory."""
+
+    def __init__(self, options: UpOptions, data: DataDirectory, report: Report) -> None:
+        self._options = options
+        self._data = data
+        self._report = report
+        self._supervisor = Supervisor(report, self._take_change)
+        self._phase = "starting"
+        self._error: str | None = None
+        self._started_at = time.time()
+        self._signals = 0
+        self._stop = asyncio.Event()
+        self._connection: Connection | None = None
+
+    async def run(self, on_ready: Callable[[Connection], None]) -> None:
+        """See `run_platform`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._take_signal)
+        try:
+            await self._start_and_wait(on_ready)
+        except PlatformError as error:
+            self._phase, self._error = "failed", str(error)
+            raise
+        finally:
+            await self._shut_down()
+
+    async def _start_and_wait(self, on_ready: Callable[[Connection], None]) -> None:
+        stopped = asyncio.create_task(self._stop.wait())
+        failed = asyncio.create_task(self._supervisor.wait_failed())
+        starting = asyncio.create_task(self._start())
+        try:
+            await asyncio.wait({starting, stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                connection = starting.result()
+                self._phase = "running"
+                self._take_change()
+                on_ready(connection)
+                await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+            elif stopped.done():
+                raise InterruptedStartError("stopped before it was up")
+            if failed.done():
+                raise failed.result()
+        finally:
+            for task in (starting, stopped, failed):
+                task.cancel()
+            await asyncio.gather(starting, stopped, failed, return_exceptions=True)
+
+    async def _start(self) -> Connection:
+        self._require_ports()
+        secrets = load_or_generate(self._data.secrets)
+        async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
+            place = await self._prepare(secrets, client)
+            supervisor = self._supervisor
+            postgres = supervisor.add(postgres_spec(place.postgres, self._data))
+            redis = supervisor.add(redis_spec(place.redis, self._data))
+            engine = None if self._options.upstream else supervisor.add(engine_spec(place))
+            management = supervisor.add(management_spec(place))
+            consumers = supervisor.add(consumers_spec(place))
+            gateway = supervisor.add(gateway_spec(place))
+
+            async def databases() -> None:
+                await supervisor.start(postgres)
+                self._report(f"postgresql {place.postgres.server.version_text} is ready")
+                await self._migrate(place.postgres, secrets)
+
+            async def cache() -> None:
+                await supervisor.start(redis)
+                self._report(f"redis {place.redis.server.version_text} is ready")
+
+            async def inference() -> None:
+                if engine is not None:
+                    await supervisor.start(engine)
+                    self._report("engine is ready")
+
+            engine_started = asyncio.create_task(inference())
+            try:
+                await _all(databases(), cache())
+                await _all(*(self._start_one(process) for process in (management, consumers, gateway)))
+                await engine_started
+            finally:
+                engine_started.cancel()
+        return await self._bootstrap(place)
+
+    async def _prepare(self, secrets: GeneratedSecrets, client: httpx.AsyncClient) -> Place:
+        """Everything that must be there before a process can start."""
+        first = not (self._data.postgres / "data").exists()
+        self._report(f"{'making' if first else 'found'} the platform's data in {self._data.root}")
+        postgres_port, redis_port, engine_port = find_free_ports(3)
+        remembered = find_document(self._data.bootstrap) or {}
+        postgres: Postgres
+        redis: Redis
+        postgres, redis = await asyncio.gather(
+            prepare_postgres(self._data, secrets, port=postgres_port),
+            prepare_redis(self._data, password=secrets.redis_password, port=redis_port),
+        )
+        known_port = remembered.get("engine_port")
+        if isinstance(known_port, int) and is_free(known_port):
+            engine_port = known_port
+        write_private(self._data.bootstrap, {**remembered, "engine_port": engine_port})
+        return Place(
+            options=self._options,
+            data=self._data,
+            secrets=secrets,
+            postgres=postgres,
+            redis=redis,
+            engine_port=engine_port,
+            client=client,
+        )
+
+    async def _migrate(self, postgres: Postgres, secrets: GeneratedSecrets) -> None:
+        await create_databases(postgres, secrets, SERVICES)
+        for service in SERVICES:
+            await asyncio.to_thread(migrate, service, postgres.database_url(service, secrets))
+        self._report(f"databases are migrated: {', '.join(SERVICES)}")
+
+    async def _start_one(self, process: Any) -> None:
+        await self._supervisor.start(process)
+        self._report(f"{process.spec.name} is ready")
+
+    async def _bootstrap(self, place: Place) -> Connection:
+        async with httpx.AsyncClient(timeout=_BOOTSTRAP_TIMEOUT_S, trust_env=False) as client:
+            connection = await bootstrap(place, client)
+        self._report(f"org, project, key, budget and the model {connection.model} are there")
+        self._connection = connection
+        self._write_connection()
+        return connection
+
+    def _require_ports(self) -> None:
+        require_free(self._options.port, self._options.host, "--port")
+        require_free(self._options.management_port, self._options.host, "--management-port")
+
+    def _take_signal(self) -> None:
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1:
+            self._report("asked again: ending every process at once")
+            self._supervisor.kill()
+
+    async def _shut_down(self) -> None:
+        if self._phase != "failed":
+            self._phase = "stopping"
+        self._connection = None
+        self._data.connection.unlink(missing_ok=True)
+        await self._supervisor.stop()
+        if self._phase != "failed":
+            self._phase = "stopped"
+        self._take_change()
+        self._report("everything is stopped")
+
+    def _take_change(self) -> None:
+        """Write what others read about this platform. It informs only: a full disk must not end a platform that runs."""
+        try:
+            self._write_state()
+            self._write_connection()
+        except PlatformError as error:
+            self._report(str(error))
+
+    def _write_connection(self) -> None:
+        if self._connection is not None:
+            pids = {"supervisor": os.getpid(), **self._supervisor.pids()}
+            write_connection(self._data.connection, replace(self._connection, pids=pids))
+
+    def _write_state(self) -> None:
+        write_private(
+            self._data.state,
+            {
+                "phase": self._phase,
+                "error": self._error,
+                "supervisor_pid": os.getpid(),
+                "started_at": self._started_at,
+                "gateway_port": self._options.port,
+                "management_port": self._options.management_port,
+                "processes": self._supervisor.describe(),
+            },
+        )
+
+
+async def _all(*work: Any) -> None:
+    """Run all of it at once; the first failure ends the rest."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
