@@ -17,12 +17,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.servers import postgres_server, rabbitmq_server, redis_process, redis_server
 from tests.servers.run import Server, TestRun, create_run
 
 RUN = pytest.StashKey[TestRun]()
+
+# A busy machine is no failure: properties have no deadline of their own (pytest-timeout ends what hangs).
+hypothesis.settings.register_profile("ias", deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("ias")
 
 
 def pytest_configure(config: pytest.Config) -> None:
