@@ -1,0 +1,217 @@
+"""`/registry/v1/models/{model_id}/backends` and `/registry/v1/backends`."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AfterValidator, Field, SecretStr
+
+from ias.contracts.permissions import Permission
+from ias.kit.authorization import Access, requires
+from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.web import Answer, Body
+from ias.registry.api.authors import DryRun, author_of
+from ias.registry.api.patches import Patch
+from ias.registry.core.backends import Backends, NewBackend
+from ias.registry.core.verification import Verifications
+from ias.registry.store.backends import BackendStatus, Engine
+
+router = APIRouter(prefix="/registry/v1", tags=["backends"])
+
+WEIGHT_MAX = 1000
+
+
+def _printable(credential: SecretStr) -> SecretStr:
+    text = credential.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces, as it travels in a header")
+    return credential
+
+
+Url = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2048,
+        description="Base URL with the version path, e.g. `http://10.0.0.7:8000/v1`; without a path, `/v1` is taken.",
+    ),
+]
+Weight = Annotated[int, Field(ge=0, le=WEIGHT_MAX, description="Share of the traffic among the model's backends.")]
+UpstreamModel = Annotated[
+    str, Field(min_length=1, max_length=200, description="The name the backend itself knows the model by.")
+]
+Credential = Annotated[
+    SecretStr,
+    Field(max_length=4096, description="API key the backend asks for. Sealed at once and never shown again."),
+    AfterValidator(_printable),
+]
+
+
+class CreateBackend(Body, strict=True):
+    """A new backend of a model."""
+
+    url: Url
+    weight: Weight = 1
+    upstream_model: UpstreamModel | None = Field(None, description="Null: the model's public name.")
+    credential: Credential | None = None
+    engine: Engine = Field("openai", description="What serves there; tells what the gateway may ask of it.")
+    draining: bool = Field(False, description="Finishes what it has and gets nothing new.")
+    status: BackendStatus = Field("enabled", description="A disabled backend is out of every route at once.")
+
+
+class PatchBackend(Patch):
+    """What changes of a backend. A null `credential` removes it."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"credential"})
+
+    url: Url | None = None
+    weight: Weight | None = None
+    upstream_model: UpstreamModel | None = None
+    credential: Credential | None = None
+    engine: Engine | None = None
+    draining: bool | None = None
+    status: BackendStatus | None = None
+
+
+class BackendAnswer(Answer):
+    """A backend."""
+
+    id: UUID
+    model_id: UUID
+    url: str
+    weight: int
+    upstream_model: str
+    engine: Engine
+    has_credential: bool
+    draining: bool
+    status: BackendStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class UsageAnswer(Answer):
+    """Tokens the backend says the completion used."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+
+
+class VerificationAnswer(Answer):
+    """What came of one completion that was sent through the backend."""
+
+    backend_id: UUID
+    ok: bool
+    status: int | None
+    latency_ms: float
+    usage: UsageAnswer | None
+    detail: str
+
+
+def _backends(request: Request) -> Backends:
+    backends: Backends = request.app.state.backends
+    return backends
+
+
+def _verifications(request: Request) -> Verifications:
+    verifications: Verifications = request.app.state.verifications
+    return verifications
+
+
+def _cursors(request: Request) -> Cursors:
+    cursors: Cursors = request.app.state.cursors
+    return cursors
+
+
+Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
+Writer = Annotated[Access, requires(Permission.BACKENDS_WRITE)]
+TheBackends = Annotated[Backends, Depends(_backends)]
+
+
+@router.post("/models/{model_id}/backends", status_code=201)
+async def create_backend(
+    *,
+    model_id: UUID,
+    body: CreateBackend,
+    access: Writer,
+    backends: TheBackends,
+    request: Request,
+    response: Response,
+    dry_run: DryRun = False,
+) -> BackendAnswer:
+    """Add a backend to a model; gateways send to it within a second."""
+    author = author_of(request, access, dry_run=dry_run)
+    new = NewBackend(
+        url=body.url,
+        weight=body.weight,
+        upstream_model=body.upstream_model,
+        engine=body.engine,
+        credential=body.credential.get_secret_value() if body.credential else None,
+        draining=body.draining,
+        status=body.status,
+    )
+    backend = await backends.create_backend(model_id, new, author)
+    if dry_run:
+        response.status_code = 200
+    return BackendAnswer.model_validate(backend)
+
+
+@router.get("/models/{model_id}/backends")
+async def list_backends(
+    *,
+    model_id: UUID,
+    access: Reader,
+    backends: TheBackends,
+    cursors: Annotated[Cursors, Depends(_cursors)],
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[BackendAnswer]:
+    """List a model's backends, newest first."""
+    access.on_platform()
+    filters = f"backends model_id={model_id}"
+    rows = await backends.list_backends(model_id, after=cursors.decode(cursor, filters), limit=limit + 1)
+    return cursors.page([BackendAnswer.model_validate(row) for row in rows], limit, filters)
+
+
+@router.get("/backends/{backend_id}")
+async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends) -> BackendAnswer:
+    """Show a backend."""
+    access.on_platform()
+    return BackendAnswer.model_validate(await backends.get_backend(backend_id))
+
+
+@router.patch("/backends/{backend_id}")
+async def update_backend(
+    *,
+    backend_id: UUID,
+    body: PatchBackend,
+    access: Writer,
+    backends: TheBackends,
+    request: Request,
+    dry_run: DryRun = False,
+) -> BackendAnswer:
+    """Change what was sent of a backend; gateways know within a second."""
+    author = author_of(request, access, dry_run=dry_run)
+    fields = body.sent_fields()
+    if body.credential is not None:
+        fields["credential"] = body.credential.get_secret_value()
+    return BackendAnswer.model_validate(await backends.update_backend(backend_id, fields, author))
+
+
+@router.delete("/backends/{backend_id}", status_code=204)
+async def delete_backend(
+    backend_id: UUID, access: Writer, backends: TheBackends, request: Request, dry_run: DryRun = False
+) -> None:
+    """Take a backend out of every route, and forget its credential."""
+    await backends.delete_backend(backend_id, author_of(request, access, dry_run=dry_run))
+
+
+@router.post("/backends/{backend_id}/verify")
+async def verify_backend(
+    backend_id: UUID, access: Writer, verifications: Annotated[Verifications, Depends(_verifications)]
+) -> VerificationAnswer:
+    """Send one small completion through the backend and report. A backend that fails is a 200 with `ok: false`."""
+    access.on_platform()
+    return VerificationAnswer.model_validate(await verifications.verify_backend(backend_id))

@@ -1,0 +1,1 @@
+"""The registry's rules, one file per noun. Knows no web framework."""

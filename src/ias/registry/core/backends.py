@@ -1,0 +1,162 @@
+"""The rules of backends."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from ias.contracts.ids import uuid7
+from ias.kit.database import Database
+from ias.kit.problems import NotFoundError
+from ias.kit.sealing import Sealer
+from ias.registry.core.changes import Author, Change, Changes
+from ias.registry.core.egress import EgressPolicy
+from ias.registry.store.backends import (
+    Backend,
+    BackendStatus,
+    Engine,
+    find_backend,
+    insert_backend,
+    list_backends,
+    replace_backend,
+)
+from ias.registry.store.models import find_model
+
+CREDENTIAL_SEALING_PURPOSE = "backend credentials"
+"""What the gateway opens credentials with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBackend:
+    """What a new backend is made of."""
+
+    url: str
+    weight: int
+    upstream_model: str | None
+    """None: the model's public name."""
+    engine: Engine
+    credential: str | None
+    draining: bool
+    status: BackendStatus
+
+
+class Backends:
+    """Backends, and what may be done to them."""
+
+    def __init__(self, database: Database, changes: Changes, egress: EgressPolicy, sealer: Sealer) -> None:
+        self._database = database
+        self._changes = changes
+        self._egress = egress
+        self._sealer = sealer
+
+    async def create_backend(self, model_id: UUID, new: NewBackend, author: Author) -> Backend:
+        """A new backend of a model.
+
+        Raises:
+            NotFoundError: there is no such model.
+            EgressRefusedError: the URL leads where the platform does not send requests.
+        """
+        url = await self._egress.admit(new.url)
+        async with self._changes.make(author) as change:
+            model = await find_model(change.connection, model_id)
+            if model is None:
+                raise NotFoundError
+            backend = Backend(
+                id=uuid7(),
+                model_id=model_id,
+                url=url,
+                weight=new.weight,
+                upstream_model=new.upstream_model or model.name,
+                engine=new.engine,
+                sealed_credential=self._sealer.seal(new.credential) if new.credential else None,
+                draining=new.draining,
+                status=new.status,
+                version=1,
+                created_at=change.at,
+                updated_at=change.at,
+                deleted_at=None,
+            )
+            await insert_backend(change.connection, backend)
+            change.record("backends:create", ("backend", backend.id), None, _describe(backend))
+        return backend
+
+    async def get_backend(self, backend_id: UUID) -> Backend:
+        """The backend. Raises NotFoundError."""
+        async with self._database.transaction() as connection:
+            return _present(await find_backend(connection, backend_id))
+
+    async def list_backends(self, model_id: UUID, *, after: UUID | None, limit: int) -> list[Backend]:
+        """Backends of a model, newest first, after an id. Raises NotFoundError when there is no such model."""
+        async with self._database.transaction() as connection:
+            if await find_model(connection, model_id) is None:
+                raise NotFoundError
+            return await list_backends(connection, model_id=model_id, after=after, limit=limit)
+
+    async def update_backend(self, backend_id: UUID, fields: dict[str, Any], author: Author) -> Backend:
+        """The backend with the given fields replaced; nothing happens when they are what they were.
+
+        A new `credential` replaces the one before, None removes it.
+
+        Raises:
+            NotFoundError: there is no such backend.
+            EgressRefusedError: the new URL leads where the platform does not send requests.
+        """
+        stored = dict(fields)
+        if "url" in stored:
+            stored["url"] = await self._egress.admit(stored["url"])
+        if "credential" in stored:
+            credential = stored.pop("credential")
+            stored["sealed_credential"] = self._sealer.seal(credential) if credential else None
+        async with self._changes.make(author) as change:
+            backend = _present(await find_backend(change.connection, backend_id))
+            if replace(backend, **stored) == backend:
+                return backend
+            updated = replace(backend, **stored, version=backend.version + 1, updated_at=change.at)
+            await replace_backend(change.connection, updated)
+            before, after = _describe(backend), _describe(updated)
+            if backend.sealed_credential != updated.sealed_credential:
+                after["credential_replaced"] = True
+            change.record("backends:update", ("backend", backend.id), before, after)
+        return updated
+
+    async def delete_backend(self, backend_id: UUID, author: Author) -> None:
+        """Take the backend away, and its credential with it. Raises NotFoundError."""
+        async with self._changes.make(author) as change:
+            await _delete(change, _present(await find_backend(change.connection, backend_id)))
+
+
+async def delete_backends_of(change: Change, model_id: UUID) -> None:
+    """Take all backends of a model away, as part of a greater change."""
+    for backend in await list_backends(change.connection, model_id=model_id, after=None, limit=None):
+        await _delete(change, backend)
+
+
+async def _delete(change: Change, backend: Backend) -> None:
+    deleted = replace(
+        backend,
+        sealed_credential=None,
+        version=backend.version + 1,
+        updated_at=change.at,
+        deleted_at=change.at,
+    )
+    await replace_backend(change.connection, deleted)
+    change.record("backends:delete", ("backend", backend.id), _describe(backend), None)
+
+
+def _present(backend: Backend | None) -> Backend:
+    if backend is None:
+        raise NotFoundError
+    return backend
+
+
+def _describe(backend: Backend) -> dict[str, Any]:
+    """A backend as the list of changes may show it: the credential is there or not, never what it is."""
+    return {
+        "model_id": str(backend.model_id),
+        "url": backend.url,
+        "weight": backend.weight,
+        "upstream_model": backend.upstream_model,
+        "engine": backend.engine,
+        "has_credential": backend.has_credential,
+        "draining": backend.draining,
+        "status": backend.status,
+    }

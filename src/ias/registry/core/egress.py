@@ -1,0 +1,208 @@
+"""Where the platform may send requests: the rules for a backend's URL.
+
+Checked when the URL is written (its text, and the addresses its name has then) and again before the registry itself calls it,
+where the connection goes to the very address that was checked. Addresses that hand out a machine's own credentials are never
+allowed, whatever the settings say.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+from ias.kit.problems import FieldError, InvalidError
+
+URL_LENGTH_MAX = 2048
+DEFAULT_PATH = "/v1"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_METADATA_NETWORKS = tuple(
+    ip_network(network)
+    for network in (
+        "169.254.0.0/16",  # link-local: the metadata service of AWS, Azure, Google, OpenStack, ECS
+        "fe80::/10",
+        "fd00:ec2::/32",  # AWS over IPv6
+        "fd20:ce::/32",  # Google over IPv6
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure's host agent
+        "192.0.0.192/32",  # Oracle
+    )
+)
+_METADATA_NAMES = frozenset(
+    {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
+)
+_THIS_NETWORK = ip_network("0.0.0.0/8")
+_EMBEDDED_IPV4 = (
+    IPv6Network("64:ff9b::/96"),  # NAT64
+    IPv6Network("::/96"),  # IPv4-compatible
+)
+
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
+_LOOKS_NUMERIC = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)")
+"""What a resolver may read as an IPv4 address although it is not written as one: `2130706433`, `0x7f.1`, `127.1`."""
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str], Awaitable[list[str]]]
+
+
+class EgressRefusedError(InvalidError):
+    """The URL leads where the platform does not send requests."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, code="egress_refused", errors=[FieldError(pointer="/url", detail=detail)])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL that may be called, and the address to connect to."""
+
+    url: str
+    host: str
+    address: str
+
+
+class EgressPolicy:
+    """The rules, with what the settings allow beyond the public Internet."""
+
+    def __init__(self, *, allow_loopback: bool, allow_private_networks: bool, resolve: Resolve) -> None:
+        self._allow_loopback = allow_loopback
+        self._allow_private_networks = allow_private_networks
+        self._resolve = resolve
+
+    def normalise(self, url: str) -> str:
+        """The URL in its one spelling, without a slash at the end; a URL without a path gets `/v1`.
+
+        Raises:
+            EgressRefusedError: not an http(s) URL of a host that may be called. Names are judged by their text alone.
+        """
+        parts = _split(url)
+        host = _host_of(parts)
+        self._check_host(host)
+        shown_host = f"[{host}]" if ":" in host else host
+        port = parts.port
+        place = shown_host if port in (None, _DEFAULT_PORTS[parts.scheme]) else f"{shown_host}:{port}"
+        return f"{parts.scheme}://{place}{parts.path.rstrip('/') or DEFAULT_PATH}"
+
+    async def admit(self, url: str) -> str:
+        """The URL in its one spelling, its name looked up besides. A name that nobody knows yet is admitted.
+
+        Raises:
+            EgressRefusedError: see `normalise`; or one of the name's addresses may not be called.
+        """
+        normalised = self.normalise(url)
+        for address in await self._addresses(_host_of(urlsplit(normalised))):
+            self._check_address(ip_address(address))
+        return normalised
+
+    async def find_target(self, url: str) -> Target | None:
+        """Where to connect for a URL now; None when its name is not known.
+
+        Raises:
+            EgressRefusedError: see `admit`.
+        """
+        normalised = await self.admit(url)
+        host = _host_of(urlsplit(normalised))
+        addresses = await self._addresses(host)
+        for address in addresses:
+            self._check_address(ip_address(address))
+        return Target(normalised, host, addresses[0]) if addresses else None
+
+    async def _addresses(self, host: str) -> list[str]:
+        literal = _literal(host)
+        return [str(literal)] if literal else await self._resolve(host)
+
+    def _check_host(self, host: str) -> None:
+        literal = _literal(host)
+        if literal:
+            self._check_address(literal)
+            return
+        if not _HOST_NAME.fullmatch(host) or _LOOKS_NUMERIC.fullmatch(host):
+            raise EgressRefusedError("The URL's host is neither a host name nor an IP address in its usual form.")
+        if host in _METADATA_NAMES:
+            raise EgressRefusedError("The URL leads to a metadata service, which is never allowed.")
+        if (host == "localhost" or host.endswith(".localhost")) and not self._allow_loopback:
+            raise EgressRefusedError("The URL leads to this machine itself, which the settings do not allow.")
+
+    def _check_address(self, address: Address) -> None:
+        address = _unwrap(address)
+        if any(address in network for network in _METADATA_NETWORKS if network.version == address.version):
+            raise EgressRefusedError("The URL leads to a link-local or metadata address, which is never allowed.")
+        if address.is_loopback:
+            if not self._allow_loopback:
+                raise EgressRefusedError("The URL leads to this machine itself, which the settings do not allow.")
+            return
+        if address.is_unspecified or address.is_multicast or address.is_reserved or _is_this_network(address):
+            raise EgressRefusedError("The URL's address is not one of a single server.")
+        if not address.is_global and not self._allow_private_networks:
+            raise EgressRefusedError("The URL leads into a private network, which the settings do not allow.")
+
+
+def system_resolver(timeout_s: float) -> Resolve:
+    """Looks names up as the operating system does. An unknown name, or no answer in time, gives no address."""
+
+    async def resolve(host: str) -> list[str]:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # a timeout is an OSError too
+            return []
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    return resolve
+
+
+def _split(url: str) -> SplitResult:
+    if len(url) > URL_LENGTH_MAX or not url.isascii() or not url.isprintable() or set(url) & set(' \\"<>^`{|}'):
+        raise EgressRefusedError("The URL holds characters that a URL cannot hold, or is too long.")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise EgressRefusedError("The URL cannot be parsed.") from error
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise EgressRefusedError("The URL's scheme is neither http nor https.")
+    if "@" in parts.netloc:
+        raise EgressRefusedError("The URL holds user information; an API key belongs into `credential`.")
+    if "?" in url or "#" in url:
+        raise EgressRefusedError("The URL holds a query or a fragment; a base URL has neither.")
+    if port == 0 or not parts.hostname:
+        raise EgressRefusedError("The URL names no host, or a port that cannot be.")
+    return parts
+
+
+def _host_of(parts: SplitResult) -> str:
+    return (parts.hostname or "").removesuffix(".")
+
+
+def _literal(host: str) -> Address | None:
+    """The address that the text writes in its usual form; a zone (`%eth0`) is none."""
+    if "%" in host:
+        return None
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _unwrap(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address.ipv4_mapped:
+        return address.ipv4_mapped
+    if address.sixtofour:
+        return address.sixtofour
+    low_bits = int(address) & 0xFFFF_FFFF
+    if any(address in network for network in _EMBEDDED_IPV4) and low_bits > 1:  # `::` and `::1` are themselves
+        return IPv4Address(low_bits)
+    return address
+
+
+def _is_this_network(address: Address) -> bool:
+    return isinstance(address, IPv4Address) and address in _THIS_NETWORK

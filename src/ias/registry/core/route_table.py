@@ -1,0 +1,156 @@
+"""The route table: built from PostgreSQL, checked, and pushed to Redis, where every gateway hears of it.
+
+PostgreSQL is the truth. A push that fails changes nothing for the writer: `heal` compares the two sides every second and makes
+Redis follow, also when it came back empty, or when PostgreSQL was restored from a backup that is older than what Redis holds.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ias.contracts import redis_keys, routes
+from ias.kit.database import Database
+from ias.kit.redis_documents import RedisDocuments
+from ias.registry.core.egress import EgressPolicy, EgressRefusedError
+from ias.registry.store.backends import Backend
+from ias.registry.store.models import Model
+from ias.registry.store.route_table import RouteRows, get_version, lock_version, read_rows, set_version
+
+log = structlog.get_logger("ias.registry")
+
+_ENGINES_WITH_CONTINUOUS_USAGE = frozenset({"vllm", "ias-sim"})
+_VERSION_AT_START = re.compile(rb'\{"version":([0-9]{1,18})[,}]')
+_VERSION_BYTES_MAX = 40
+
+
+class InvalidRouteTableError(ValueError):
+    """The table contradicts itself. It is never pushed."""
+
+
+class RouteTables:
+    """Keeps the route table in Redis what PostgreSQL says it is."""
+
+    def __init__(self, database: Database, redis: "Redis", egress: EgressPolicy) -> None:
+        self._database = database
+        self._redis = redis
+        self._documents = RedisDocuments(redis)
+        self._egress = egress
+
+    async def push(self) -> int:
+        """Store the table of the last committed change in Redis; its version. A newer one that is there stays.
+
+        Raises:
+            RedisError: Redis does not answer.
+            InvalidRouteTableError: the table contradicts itself.
+        """
+        async with self._database.transaction() as connection:
+            rows = await read_rows(connection)
+        table = build_table(rows, self._egress)
+        await self._documents.put(redis_keys.ROUTES, table, version=table.version)
+        return table.version
+
+    async def push_or_leave_to_heal(self) -> None:
+        """Push right after a change. What goes wrong is logged and left to `heal`: the change itself is safe."""
+        try:
+            await self.push()
+        except (RedisError, OSError) as error:
+            log.warning("the route table could not be pushed yet", error=type(error).__name__)
+        except InvalidRouteTableError as error:
+            log.error("the route table is not valid and was not pushed", error=str(error))  # noqa: TRY400  # no trace
+
+    async def heal(self) -> bool:
+        """Push when Redis does not hold the latest version; whether that was so. Raises as `push` does."""
+        pushed = await self.find_pushed_version()  # before PostgreSQL is asked, so that it cannot be ahead by itself
+        version = await self.get_version()
+        if pushed == version:
+            return False
+        if pushed is not None and pushed > version:
+            await self._overtake(pushed)
+        await self.push()
+        return True
+
+    async def get_version(self) -> int:
+        """The version of the last committed change."""
+        async with self._database.transaction() as connection:
+            return await get_version(connection)
+
+    async def find_pushed_version(self) -> int | None:
+        """The version that gateways see; None when Redis holds no table. Raises RedisError."""
+        start = cast("bytes", await self._redis.getrange(redis_keys.ROUTES, 0, _VERSION_BYTES_MAX))
+        found = _VERSION_AT_START.match(start)
+        return int(found.group(1)) if found else None
+
+    async def _overtake(self, pushed: int) -> None:
+        """Gateways never go back to a smaller version, so PostgreSQL's has to grow past what Redis holds."""
+        log.warning("redis holds a newer route table than postgresql; its version is overtaken", pushed=pushed)
+        async with self._database.transaction() as connection:
+            if await lock_version(connection) <= pushed:
+                await set_version(connection, pushed + 1)
+
+
+def build_table(rows: RouteRows, egress: EgressPolicy) -> routes.RouteTable:
+    """The table of all enabled models. A backend that the egress policy no longer allows is left out.
+
+    Raises:
+        InvalidRouteTableError: the rows contradict each other.
+    """
+    by_model: dict[str, list[routes.Backend]] = {str(model.id): [] for model in rows.models}
+    for backend in rows.backends:
+        if str(backend.model_id) in by_model and _is_allowed(backend, egress):
+            by_model[str(backend.model_id)].append(_route_to(backend))
+    models = [_route_of(model, by_model[str(model.id)]) for model in rows.models]
+    _check(models)
+    return routes.RouteTable(version=rows.version, models={model.name: model for model in models})
+
+
+def _is_allowed(backend: Backend, egress: EgressPolicy) -> bool:
+    try:
+        egress.normalise(backend.url)
+    except EgressRefusedError as error:
+        log.warning("a backend is left out of the route table", backend_id=str(backend.id), reason=error.detail)
+        return False
+    return True
+
+
+def _route_of(model: Model, backends: list[routes.Backend]) -> routes.ModelRoute:
+    return routes.ModelRoute(
+        model_id=str(model.id),
+        name=model.name,
+        created=int(model.created_at.timestamp()),
+        context_length=model.context_length,
+        output_tokens_max=model.output_tokens_max,
+        backends=tuple(backends),
+    )
+
+
+def _route_to(backend: Backend) -> routes.Backend:
+    return routes.Backend(
+        id=str(backend.id),
+        url=backend.url,
+        weight=backend.weight,
+        upstream_model=backend.upstream_model,
+        sealed_credential=backend.sealed_credential,
+        draining=backend.draining,
+        continuous_usage=backend.engine in _ENGINES_WITH_CONTINUOUS_USAGE,
+    )
+
+
+def _check(models: Iterable[routes.ModelRoute]) -> None:
+    names: set[str] = set()
+    for model in models:
+        if not model.name or model.name in names:
+            raise InvalidRouteTableError(f"the name {model.name!r} is empty or there twice")
+        names.add(model.name)
+        if model.context_length < 1:
+            raise InvalidRouteTableError(f"{model.name!r} has no context")
+        if model.output_tokens_max is not None and not 1 <= model.output_tokens_max <= model.context_length:
+            raise InvalidRouteTableError(f"{model.name!r} may answer more than its context holds")
+        for backend in model.backends:
+            if backend.weight < 0 or not backend.upstream_model:
+                raise InvalidRouteTableError(
+                    f"backend {backend.id} of {model.name!r} has no usable weight or model name"
+                )

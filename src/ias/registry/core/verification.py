@@ -1,0 +1,170 @@
+"""Verification: one real, small completion sent through a backend, and what came of it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import structlog
+
+from ias.kit.sealing import SealBrokenError, Sealer
+from ias.registry.core.backends import Backends
+from ias.registry.core.egress import EgressPolicy, EgressRefusedError, Target
+from ias.registry.store.backends import Backend
+
+log = structlog.get_logger("ias.registry")
+
+_ANSWER_BYTES_MAX = 1_048_576
+_DETAIL_LENGTH_MAX = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the backend says the completion used, in tokens."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What came of one completion."""
+
+    backend_id: UUID
+    ok: bool
+    """A 200 with at least one choice and with usage."""
+    status: int | None
+    """The HTTP status; None when there was no answer."""
+    latency_ms: float
+    usage: Usage | None
+    detail: str
+    """What went wrong, or a word that nothing did."""
+
+
+class Verifications:
+    """Tries backends out."""
+
+    def __init__(
+        self,
+        backends: Backends,
+        egress: EgressPolicy,
+        sealer: Sealer,
+        client: httpx.AsyncClient,
+        timeout_s: float,
+    ) -> None:
+        self._backends = backends
+        self._egress = egress
+        self._sealer = sealer
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def verify_backend(self, backend_id: UUID) -> Verification:
+        """Send one completion, whatever the backend's status. Failures of the backend are in the answer.
+
+        Raises:
+            NotFoundError: there is no such backend.
+        """
+        backend = await self._backends.get_backend(backend_id)
+        started = time.perf_counter()
+        status: int | None = None
+        usage: Usage | None = None
+        try:
+            status, body = await self._complete(backend)
+            usage, detail = _judge(status, body)
+        except EgressRefusedError as error:
+            detail = error.detail
+        except SealBrokenError:
+            detail = "The credential does not open with this platform's secret key; set it again."
+        except _NameUnknownError:
+            detail = "The host's name is not known here."
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            detail = f"There was no usable answer: {type(error).__name__}."
+        latency_ms = round((time.perf_counter() - started) * 1000, 1)
+        ok = status == 200 and usage is not None
+        log.info("a backend was verified", backend_id=str(backend_id), ok=ok, status=status, latency_ms=latency_ms)
+        return Verification(
+            backend_id=backend_id, ok=ok, status=status, latency_ms=latency_ms, usage=usage, detail=detail
+        )
+
+    async def _complete(self, backend: Backend) -> tuple[int, Any]:
+        target = await self._egress.find_target(backend.url)
+        if target is None:
+            raise _NameUnknownError
+        request = self._build_request(backend, target)
+        deadline = time.monotonic() + self._timeout_s
+        answer = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            raw = b""
+            async for part in answer.aiter_bytes():
+                raw += part
+                if len(raw) > _ANSWER_BYTES_MAX or time.monotonic() > deadline:
+                    raise ValueError("the answer is too long or too slow")
+        finally:
+            await answer.aclose()
+        return answer.status_code, _parse(raw, answer.status_code)
+
+    def _build_request(self, backend: Backend, target: Target) -> httpx.Request:
+        """The request goes to the address that was checked, under the name that was asked for."""
+        named = httpx.URL(f"{target.url}/chat/completions")
+        headers = {"host": named.netloc.decode(), "accept-encoding": "identity"}
+        if backend.sealed_credential:
+            headers["authorization"] = f"Bearer {self._sealer.open(backend.sealed_credential)}"
+        return self._client.build_request(
+            "POST",
+            named.copy_with(host=target.address),
+            headers=headers,
+            json={
+                "model": backend.upstream_model,
+                "messages": [{"role": "user", "content": "Say hello."}],
+                "max_tokens": 8,
+            },
+            timeout=self._timeout_s,
+            extensions={"sni_hostname": target.host},
+        )
+
+
+class _NameUnknownError(Exception):
+    pass
+
+
+def _parse(raw: bytes, status: int) -> Any:
+    answer = httpx.Response(status, content=raw)
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _judge(status: int, body: Any) -> tuple[Usage | None, str]:
+    if status != 200:
+        return None, f"The backend answered {status}{_explain(body)}."
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
+        return None, "The answer is not a chat completion."
+    usage = _read_usage(body.get("usage"))
+    if usage is None:
+        return None, "The completion came without usage; it could only be billed by estimate."
+    return usage, "The backend completed."
+
+
+def _read_usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    counts = [
+        count
+        for count in (usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens"))
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0
+    ]
+    if len(counts) < 3:
+        return None
+    return Usage(input_tokens=counts[0], cached_input_tokens=counts[1], output_tokens=counts[2])
+
+
+def _explain(body: Any) -> str:
+    """The code of an OpenAI-shaped error, never its text: that may repeat what was sent, the credential included."""
+    error = body.get("error") if isinstance(body, dict) else None
+    code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    return f" ({code[:_DETAIL_LENGTH_MAX]})" if isinstance(code, str) and code.isidentifier() else ""

@@ -1,0 +1,100 @@
+"""Builds the registry: the only place where its parts are put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import httpx
+from fastapi import FastAPI
+
+from ias.kit.cursors import Cursors
+from ias.kit.database import Database
+from ias.kit.redis_documents import open_redis
+from ias.kit.sealing import Sealer, decode_secret_key
+from ias.kit.telemetry import close_tracing, open_tracing
+from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
+from ias.kit.web import create_app
+from ias.registry.api import backends, changes, models, route_table
+from ias.registry.core.backends import CREDENTIAL_SEALING_PURPOSE, Backends
+from ias.registry.core.changes import Changes
+from ias.registry.core.egress import EgressPolicy, system_resolver
+from ias.registry.core.models import Models
+from ias.registry.core.route_table import RouteTables
+from ias.registry.core.verification import Verifications
+from ias.registry.settings import RegistrySettings
+from ias.registry.workers.route_healing import heal_routes
+
+_IDENTITY_TIMEOUT_S = 5.0
+
+
+def build_app() -> FastAPI:
+    """The registry's app, with settings from the environment. Nothing is opened before its lifespan begins."""
+    return assemble(RegistrySettings())
+
+
+def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None) -> FastAPI:
+    """The registry's app with the given settings. `fetch_jwks` None asks identity for the keys that verify tokens."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as opened:
+            tables = await _open(app, settings, fetch_jwks, opened)
+            healing = asyncio.create_task(heal_routes(tables, settings.registry_heal_interval_s))
+            try:
+                yield
+            finally:
+                healing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await healing
+
+    return create_app(
+        "registry",
+        description="Models, the backends that serve them, and the routes that gateways follow.",
+        routers=[models.router, backends.router, changes.router, route_table.router],
+        lifespan=lifespan,
+        request_body_bytes_max=settings.request_body_bytes_max,
+    )
+
+
+async def _open(
+    app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks | None, opened: AsyncExitStack
+) -> RouteTables:
+    """Put the registry's parts into `app.state`; `opened` closes them."""
+    database = Database(settings.registry_database_url.get_secret_value(), settings, application_name="ias-registry")
+    opened.push_async_callback(database.close)
+    redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
+    opened.push_async_callback(redis.aclose)
+    to_identity = await opened.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
+    to_backends = await opened.enter_async_context(
+        httpx.AsyncClient(timeout=settings.registry_verify_timeout_s, trust_env=False, follow_redirects=False)
+    )
+    app.state.tracing = open_tracing("registry", settings)
+    opened.callback(close_tracing, app.state.tracing)
+
+    secret_key = decode_secret_key(settings.secret_key.get_secret_value())
+    sealer = Sealer(secret_key, CREDENTIAL_SEALING_PURPOSE)
+    egress = EgressPolicy(
+        allow_loopback=settings.registry_allow_loopback,
+        allow_private_networks=settings.registry_allow_private_networks,
+        resolve=system_resolver(settings.registry_resolve_timeout_s),
+    )
+    tables = RouteTables(database, redis, egress)
+    made_changes = Changes(database, tables.push_or_leave_to_heal)
+
+    app.state.verifier = TokenVerifier(
+        fetch_jwks or jwks_over_http(to_identity, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+    )
+    app.state.cursors = Cursors(secret_key)
+    app.state.changes = made_changes
+    app.state.models = Models(database, made_changes)
+    app.state.backends = Backends(database, made_changes, egress, sealer)
+    app.state.verifications = Verifications(
+        app.state.backends, egress, sealer, to_backends, settings.registry_verify_timeout_s
+    )
+    app.state.route_tables = tables
+
+    async def ping_redis() -> None:
+        await redis.ping()
+
+    app.state.checks = {"postgres": database.ping, "redis": ping_redis}
+    return tables

@@ -1,0 +1,1 @@
+"""What runs beside the API for as long as the process lives."""

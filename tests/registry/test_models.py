@@ -1,0 +1,154 @@
+"""Models over the API."""
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from ias.contracts.permissions import Role
+from tests.kit.token_issuer import TokenIssuer
+from tests.registry.conftest import create_backend, create_model
+
+MODELS = "/registry/v1/models"
+
+
+async def test_a_new_model_is_answered_with_every_field(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry, "meta-llama/Llama-3.1-8B:free", output_tokens_max=100)
+    assert model == {
+        "id": model["id"],
+        "name": "meta-llama/Llama-3.1-8B:free",
+        "context_length": 8192,
+        "output_tokens_max": 100,
+        "status": "enabled",
+        "version": 1,
+        "created_at": model["created_at"],
+        "updated_at": model["created_at"],
+    }
+    assert (await registry.get(f"{MODELS}/{model['id']}")).json() == model
+
+
+async def test_a_name_is_taken_once_and_free_again_after_deletion(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry, "tiny")
+    again = await registry.post(MODELS, json={"name": "tiny", "context_length": 1})
+    assert (again.status_code, again.json()["code"]) == (409, "name_taken")
+    assert (await registry.delete(f"{MODELS}/{model['id']}")).status_code == 204
+    assert (await create_model(registry, "tiny"))["id"] != model["id"]
+
+
+async def test_a_deleted_model_is_gone_with_its_backends(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry)
+    backend = await create_backend(registry, model["id"])
+    await registry.delete(f"{MODELS}/{model['id']}")
+    for path in (
+        f"{MODELS}/{model['id']}",
+        f"{MODELS}/{model['id']}/backends",
+        f"/registry/v1/backends/{backend['id']}",
+    ):
+        assert (await registry.get(path)).status_code == 404, path
+    assert (await registry.delete(f"{MODELS}/{model['id']}")).status_code == 404
+    assert (await registry.get(MODELS)).json() == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"context_length": 1}, "/name"),
+        ({"name": "m"}, "/context_length"),
+        ({"name": "", "context_length": 1}, "/name"),
+        ({"name": "n" * 201, "context_length": 1}, "/name"),
+        ({"name": "with space", "context_length": 1}, "/name"),
+        ({"name": "m", "context_length": 0}, "/context_length"),
+        ({"name": "m", "context_length": "8192"}, "/context_length"),
+        ({"name": "m", "context_length": 8192.0}, "/context_length"),
+        ({"name": "m", "context_length": True}, "/context_length"),
+        ({"name": "m", "context_length": 1, "output_tokens_max": 2}, "/output_tokens_max"),
+        ({"name": "m", "context_length": 1, "status": "gone"}, "/status"),
+        ({"name": "m", "context_length": 1, "colour": "red"}, "/colour"),
+    ],
+)
+async def test_a_wrong_body_is_refused_and_the_field_named(
+    registry: httpx.AsyncClient, body: dict[str, object], pointer: str
+) -> None:
+    answer = await registry.post(MODELS, json=body)
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+async def test_only_sent_fields_change(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry, output_tokens_max=10)
+    path = f"{MODELS}/{model['id']}"
+    changed = (await registry.patch(path, json={"status": "disabled"})).json()
+    assert (changed["status"], changed["output_tokens_max"], changed["version"]) == ("disabled", 10, 2)
+    emptied = (await registry.patch(path, json={"output_tokens_max": None})).json()
+    assert (emptied["output_tokens_max"], emptied["version"]) == (None, 3)
+    same = (await registry.patch(path, json={"status": "disabled"})).json()
+    assert same == emptied
+
+
+@pytest.mark.parametrize("body", [{"status": None}, {"name": "other"}, {"context_length": None}])
+async def test_what_cannot_change_is_refused(registry: httpx.AsyncClient, body: dict[str, object]) -> None:
+    model = await create_model(registry)
+    assert (await registry.patch(f"{MODELS}/{model['id']}", json=body)).status_code == 422
+
+
+async def test_pages_join_to_the_whole_list_newest_first(registry: httpx.AsyncClient) -> None:
+    created = [(await create_model(registry, f"m{number}"))["id"] for number in range(5)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = (await registry.get(MODELS, params=query)).json()
+        assert len(page["data"]) <= 2
+        seen += [model["id"] for model in page["data"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(created)
+    assert seen == sorted(seen, reverse=True)
+
+
+async def test_a_cursor_is_good_for_its_own_list_only(registry: httpx.AsyncClient) -> None:
+    for number in range(2):
+        await create_model(registry, f"m{number}")
+    cursor = (await registry.get(MODELS, params={"limit": 1})).json()["next_cursor"]
+    for query in ({"cursor": cursor, "name": "m0"}, {"cursor": cursor[:-2] + "xx"}, {"cursor": "!"}):
+        answer = await registry.get(MODELS, params=query)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor"), query
+
+
+async def test_a_model_is_found_by_its_name(registry: httpx.AsyncClient) -> None:
+    await create_model(registry, "one")
+    two = await create_model(registry, "org/two:latest")
+    assert (await registry.get(MODELS, params={"name": "org/two:latest"})).json()["data"] == [two]
+    assert (await registry.get(MODELS, params={"name": "absent"})).json()["data"] == []
+
+
+async def test_a_dry_run_answers_as_the_change_would_and_changes_nothing(registry: httpx.AsyncClient) -> None:
+    before = (await registry.get("/registry/v1/route-table")).json()["version"]
+    tried = await registry.post(f"{MODELS}?dry_run=true", json={"name": "m", "context_length": 5})
+    assert (tried.status_code, tried.json()["name"]) == (200, "m")
+    assert (await registry.get(MODELS)).json()["data"] == []
+    model = await create_model(registry)
+    changed = await registry.patch(f"{MODELS}/{model['id']}?dry_run=true", json={"status": "disabled"})
+    assert changed.json()["status"] == "disabled"
+    assert (await registry.delete(f"{MODELS}/{model['id']}?dry_run=true")).status_code == 204
+    assert (await registry.get(f"{MODELS}/{model['id']}")).json() == model
+    assert (await registry.get("/registry/v1/route-table")).json()["version"] == before + 1
+
+
+async def test_every_role_reads_models_and_none_writes_them(registry: httpx.AsyncClient, issuer: TokenIssuer) -> None:
+    model = await create_model(registry)
+    for role in Role:
+        headers = issuer.member(str(uuid4()), role)
+        assert (await registry.get(MODELS, headers=headers)).json()["data"] == [model]
+        assert (await registry.get(f"{MODELS}/{model['id']}", headers=headers)).status_code == 200
+        refused = await registry.post(MODELS, json={"name": "m", "context_length": 1}, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await registry.patch(f"{MODELS}/{model['id']}", json={}, headers=headers)).status_code == 403
+        assert (await registry.delete(f"{MODELS}/{model['id']}", headers=headers)).status_code == 403
+
+
+async def test_nobody_reads_without_a_token(registry: httpx.AsyncClient) -> None:
+    answer = await registry.get(MODELS, headers={"Authorization": ""})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
