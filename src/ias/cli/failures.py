@@ -15,11 +15,11 @@ class CommandError(click.ClickException):
     def __init__(self, message: str, *, advice: str = "", exit_code: int = FAILED) -> None:
         super().__init__(message)
         self.advice = advice
+        self.context = click.get_current_context(silent=True)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         """What went wrong, then what to do."""
-        context = click.get_current_context(silent=True)
-        name = context.command_path if context else "ias"
+        name = self.context.command_path if self.context else "ias"
         text = f"{name}: {self.message}" + (f"; {self.advice}" if self.advice else "")
         click.echo(text, file=file, err=file is None)

@@ -46,17 +46,17 @@ def serve(ctx: click.Context, service: str, host: str | None, port: int | None, 
 
 def _serve_gateway(given: Mapping[str, Any]) -> int:
     settings_type = importlib.import_module("ias.gateway.settings").GatewaySettings
-    settings = _read_settings(settings_type, **{name: value for name, value in given.items() if value is not None})
-    _configure_logging("gateway", settings)
+    settings = read_settings(settings_type, **{name: value for name, value in given.items() if value is not None})
+    configure_logging("gateway", settings)
     status: int = importlib.import_module("ias.gateway.main").serve(settings)
     return status
 
 
 def _serve_apps(service: str, host: str, port: int) -> None:
-    settings = _read_settings(importlib.import_module("ias.kit.settings").ProcessSettings)
-    _configure_logging(service, settings)
+    settings = read_settings(importlib.import_module("ias.kit.settings").ProcessSettings)
+    configure_logging(service, settings)
     names = list(_APPS) if service == "management" else [service]
-    apps = {name: _build(name) for name in names}
+    apps = {name: build_part(_APPS[name], "build_app") for name in names}
     if service == "management":
         app = importlib.import_module("ias.local.management").ManagementApp(apps, version=__version__)
     else:
@@ -64,10 +64,11 @@ def _serve_apps(service: str, host: str, port: int) -> None:
     run_uvicorn(app, host, port)
 
 
-def _build(name: str) -> Any:
+def build_part(module: str, function: str) -> Any:
+    """What a service's wiring builds; settings that are missing or wrong become one line."""
     pydantic = importlib.import_module("pydantic")
     try:
-        return importlib.import_module(_APPS[name]).build_app()
+        return getattr(importlib.import_module(module), function)()
     except pydantic.ValidationError as error:
         raise explain_settings(error) from error
 
@@ -95,7 +96,8 @@ def run_uvicorn(app: Any, host: str, port: int) -> None:
         raise CommandError("the service did not start", advice="its log says why")
 
 
-def _read_settings(settings_type: Any, **given: Any) -> Any:
+def read_settings(settings_type: Any, **given: Any) -> Any:
+    """A process's settings, from the environment and from what was typed."""
     pydantic = importlib.import_module("pydantic")
     try:
         return settings_type(**given)
@@ -109,5 +111,6 @@ def explain_settings(error: Any) -> CommandError:
     return CommandError("the settings are not complete: " + "; ".join(wrong), advice="docs/settings.md lists them")
 
 
-def _configure_logging(process: str, settings: Any) -> None:
+def configure_logging(process: str, settings: Any) -> None:
+    """Send this process's logs where the settings say."""
     importlib.import_module("ias.kit.logging").configure_logging(process, settings)

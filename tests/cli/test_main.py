@@ -1,0 +1,105 @@
+"""The `ias` command: help at once, exit codes that scripts can rely on, and never a traceback."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ias(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ias", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},
+    )
+
+
+def test_help_lists_every_command_and_loads_none_of_them():
+    script = (
+        "import sys\n"
+        "from ias.cli.main import ias\n"
+        "ias.main(['--help'], standalone_mode=False)\n"
+        "heavy = {'fastapi', 'pydantic', 'sqlalchemy', 'httpx', 'asyncpg', 'uvicorn', 'redis', 'asyncio', 'ias.cli.up'}\n"
+        "sys.exit(','.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for command in ("up", "down", "status", "logs", "serve", "consume", "migrate", "engine", "version"):
+        assert f"  {command} " in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "down", "status", "logs", "serve", "consume", "migrate", "engine", "engine sim", "version"]
+)
+def test_every_command_explains_itself(command: str):
+    ran = ias(*command.split(), "--help")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith(f"Usage: ias {command}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["up", "--port", "0"], ["up", "--nothing"], ["serve"], ["serve", "identity", "--workers", "2"]],
+)
+def test_wrong_usage_is_2(arguments: list[str]):
+    ran = ias(*arguments)
+    assert ran.returncode == 2
+    assert "Error: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_what_cannot_be_done_is_1_and_one_line():
+    ran = ias("migrate", "identity")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("ias migrate: IAS_IDENTITY_DATABASE_URL must be set")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_missing_settings_are_named_by_their_variables():
+    ran = ias("serve", "gateway")
+    assert ran.returncode == 1
+    assert "IAS_REDIS_URL" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_platform_that_does_not_run_is_3_and_says_so(tmp_path: Path):
+    ran = ias("status", "--data-dir", str(tmp_path))
+    assert ran.returncode == 3
+    assert ran.stdout.startswith("stopped on ")
+    ran = ias("status", "--json", "--data-dir", str(tmp_path))
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["running"] is False
+
+
+def test_stopping_what_does_not_run_is_done_already(tmp_path: Path):
+    ran = ias("down", "--data-dir", str(tmp_path))
+    assert (ran.returncode, ran.stdout) == (0, f"no platform runs on {tmp_path}\n")
+
+
+def test_a_platform_on_a_taken_port_is_one_line(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = ias("up", "--data-dir", str(tmp_path / "d"), "--port", str(port))
+    assert ran.returncode == 1
+    assert f"port {port} is in use" in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def test_a_place_that_cannot_hold_data_is_one_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    ran = ias("up", "--data-dir", str(tmp_path / "file" / "data"))
+    assert ran.returncode == 1
+    assert "is not a directory" in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def test_the_version_is_told():
+    assert ias("version").stdout.strip().count(".") == 2
