@@ -35,15 +35,11 @@ def test_everything_that_is_declared_is_locked() -> None:
 
 
 def test_both_lock_files_agree_on_every_version() -> None:
-    versions = [
+    runtime, dev = (
         dict(re.findall(r"^([a-zA-Z0-9._-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
         for name in ("runtime.txt", "dev.txt")
-    ]
-    assert {
-        name: (version, versions[1].get(name))
-        for name, version in versions[0].items()
-        if versions[1].get(name) != version
-    } == {}
+    )
+    assert {name: version for name, version in runtime.items() if dev.get(name) != version} == {}
 
 
 def normal(requirement: str) -> str:

@@ -1,4 +1,7 @@
-"""Functions and files stay small enough to be read in one go."""
+"""Functions and files stay small enough to be read in one go.
+
+Not measured: test functions, which tell a story in order, and migrations, which list columns.
+"""
 
 import ast
 from pathlib import Path
@@ -22,7 +25,7 @@ def measure() -> dict[str, int]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > FUNCTION_LINES_MAX and not name.startswith("tests/"):
+                if lines > FUNCTION_LINES_MAX and not name.startswith("tests/") and "/migrations/" not in name:
                     sizes[f"{name}::{node.name}"] = lines
     return sizes
 
