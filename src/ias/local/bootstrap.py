@@ -5,7 +5,6 @@ the one thing that cannot be had again, the API key's text.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -25,12 +24,6 @@ _PRICE = {
     "output_usd_per_million": "0.60",
 }
 _BUDGET = {"window": "month", "limit_usd": "100.00", "mode": "hard"}
-
-
-@dataclass(frozen=True)
-class _Backend:
-    url: str
-    api_key: str | None
 
 
 async def bootstrap(place: Place, client: httpx.AsyncClient) -> Connection:
@@ -53,12 +46,10 @@ async def bootstrap(place: Place, client: httpx.AsyncClient) -> Connection:
     org_id = await _ensure_org(api)
     project_id = await _ensure_project(api, org_id)
     key = await _ensure_api_key(api, project_id, remembered)
-    upstream = place.options.upstream
-    backend = _Backend(upstream.url, upstream.api_key) if upstream else _Backend(f"{place.engine_url}/v1", None)
-    backend_ids = await _ensure_model(api, place, backend, set(remembered.get("backend_ids", [])))
+    backends = await _ensure_model(api, place, remembered.get("backends", {}))
     await _ensure_price(api, place.options.model)
     budget_id = await _ensure_budget(api, org_id, remembered)
-    made = {**key, "org_id": org_id, "budget_id": budget_id, "backend_ids": sorted(backend_ids)}
+    made = {**key, "org_id": org_id, "budget_id": budget_id, "backends": backends}
     write_private(place.data.bootstrap, {**remembered, **made})
     return Connection(
         gateway_url=place.gateway_url,
@@ -102,25 +93,30 @@ async def _ensure_api_key(api: ManagementApi, project_id: str, remembered: dict[
     return {"api_key_id": made["id"], "api_key": made["key"]}
 
 
-async def _ensure_model(api: ManagementApi, place: Place, backend: _Backend, own_ids: set[str]) -> set[str]:
-    """The model with this backend. Backends of earlier starts are removed; those that others added stay."""
+async def _ensure_model(api: ManagementApi, place: Place, own: dict[str, str]) -> dict[str, str]:
+    """The model and one backend that is ours, told where it is now; what others added or changed besides stays.
+
+    `own` and the answer: the id of our backend by the model's name.
+    """
     name = place.options.model
     model = await _find(api.list("/registry/v1/models", name=name), name=name)
     model = model or await api.post(
         "/registry/v1/models", {"name": name, "context_length": place.options.context_length}
     )
     path = f"/registry/v1/models/{model['id']}/backends"
-    existing = [item async for item in api.list(path)]
-    current = next((item for item in existing if item["url"] == backend.url), None)
-    if current is None or (backend.api_key is not None and current["id"] in own_ids):
-        credential = {"credential": backend.api_key} if backend.api_key else {}
-        made = await api.post(path, {"url": backend.url, "weight": 1, **credential})
-    else:
-        made = current
-    for item in existing:
-        if item["id"] in own_ids and item["id"] != made["id"]:
-            await api.delete(f"/registry/v1/backends/{item['id']}")
-    return own_ids - {item["id"] for item in existing} | {made["id"]}
+    backend, wanted = await _find(api.list(path), id=own.get(name)), _describe_backend(place)
+    if backend is None:
+        backend = await api.post(path, wanted)
+    elif wanted["credential"] is not None or any(backend[field] != wanted[field] for field in ("url", "engine")):
+        await api.patch(f"/registry/v1/backends/{backend['id']}", wanted)
+    return {**own, name: backend["id"]}
+
+
+def _describe_backend(place: Place) -> dict[str, Any]:
+    upstream = place.options.upstream
+    if upstream is None:
+        return {"url": f"{place.engine_url}/v1", "engine": "ias-sim", "credential": None}
+    return {"url": upstream.url, "engine": upstream.engine, "credential": upstream.api_key}
 
 
 async def _ensure_price(api: ManagementApi, model: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,8 +36,11 @@ async def resolve_options(asked: Mapping[str, Any], given: Collection[str], show
         raise UsageProblemError("--port and --management-port must differ")
     upstream, model, context_length = None, asked["model"] or DEFAULT_MODEL, DEFAULT_CONTEXT_LENGTH
     if asked["upstream"]:
-        upstream = Upstream(url=normalise_upstream(asked["upstream"]), api_key=asked["upstream_key"])
-        model, context_length = await _choose_model(upstream, asked["model"], show)
+        url = normalise_upstream(asked["upstream"])
+        served = await _ask_upstream(url, asked["upstream_key"], asked["model"], show)
+        model, context_length = str(served["id"]), _context_length(served)
+        engine: Literal["vllm", "openai"] = "vllm" if served.get("owned_by") == "vllm" else "openai"
+        upstream = Upstream(url=url, api_key=asked["upstream_key"], engine=engine)
     else:
         for server in await find_local_servers():
             show(server.offer())
@@ -83,23 +86,22 @@ def normalise_upstream(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 
 
-async def _choose_model(upstream: Upstream, wanted: str | None, show: Callable[[str], None]) -> tuple[str, int]:
+async def _ask_upstream(
+    url: str, api_key: str | None, wanted: str | None, show: Callable[[str], None]
+) -> dict[str, Any]:
+    """What the server says of the wanted model, or of its only one; no more than the name when it says nothing."""
     async with httpx.AsyncClient(timeout=_UPSTREAM_TIMEOUT_S) as client:
-        models = await list_models(client, upstream.url, api_key=upstream.api_key)
-    names = [str(model["id"]) for model in models or []]
-    if wanted is None and len(names) != 1:
-        raise UsageProblemError(
-            f"--model is needed: {upstream.url} serves {', '.join(names)}"
-            if names
-            else f"--model is needed: {upstream.url} does not say what it serves"
-        )
-    name = wanted or names[0]
+        models = await list_models(client, url, api_key=api_key)
+    known = {str(model["id"]): model for model in models or []}
+    if wanted is None and len(known) != 1:
+        serves = f"serves {', '.join(known)}" if known else "does not say what it serves"
+        raise UsageProblemError(f"--model is needed: {url} {serves}")
+    name = wanted or next(iter(known))
     if models is None:
-        show(f"note: {upstream.url} does not list its models now; going on with {name}")
-    elif name not in names:
-        show(f"note: {upstream.url} does not list {name}; it lists {', '.join(names) or 'nothing'}")
-    described = next((model for model in models or [] if model["id"] == name), {})
-    return name, _context_length(described)
+        show(f"note: {url} does not list its models now; going on with {name}")
+    elif name not in known:
+        show(f"note: {url} does not list {name}; it lists {', '.join(known) or 'nothing'}")
+    return known.get(name, {"id": name})
 
 
 def _context_length(model: Mapping[str, Any]) -> int:

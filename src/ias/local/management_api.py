@@ -46,9 +46,9 @@ class ManagementApi:
         """Create something; the answer's body."""
         return await self._call("POST", path, json=body)
 
-    async def delete(self, path: str) -> None:
-        """Remove something."""
-        await self._call("DELETE", path)
+    async def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Change something; the answer's body."""
+        return await self._call("PATCH", path, json=body)
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 GATEWAY_PORT = 8000
 MANAGEMENT_PORT = 8080
@@ -18,6 +19,8 @@ class Upstream:
     url: str
     """Base URL including the version path, without a trailing slash."""
     api_key: str | None = None
+    engine: Literal["vllm", "openai"] = "openai"
+    """What serves there: vLLM can be asked for more than others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class Place:
     postgres: Postgres
     redis: Redis
     engine_port: int
+    consumers_port: int
+    """Of the consumers' health endpoints."""
     client: httpx.AsyncClient
     """For asking processes whether they are ready."""
 
@@ -67,13 +69,15 @@ def management_spec(place: Place) -> ProcessSpec:
 
 
 def consumers_spec(place: Place) -> ProcessSpec:
-    """The event consumers. They listen nowhere; running is being ready."""
-    return _spec(place, "consumers", ["consume", *CONSUMERS], _runs)
+    """The event consumers, with a port for their health."""
+    arguments = ["consume", *CONSUMERS, "--host", LOOPBACK, "--port", str(place.consumers_port)]
+    return _spec(place, "consumers", arguments, _answers(place, f"http://{LOOPBACK}:{place.consumers_port}/ready"))
 
 
 def engine_spec(place: Place) -> ProcessSpec:
     """The built-in engine."""
     arguments = ["engine", "sim", "--host", LOOPBACK, "--port", str(place.engine_port), "--model", place.options.model]
+    arguments += ["--context-length", str(place.options.context_length)]
     return _spec(place, "engine", arguments, _answers(place, f"{place.engine_url}/health"))
 
 
@@ -138,10 +142,6 @@ def _answers(place: Place, url: str) -> Probe:
         return answer.is_success
 
     return probe
-
-
-async def _runs() -> bool:
-    return True
 
 
 def _reachable(host: str) -> str:

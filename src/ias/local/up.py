@@ -140,7 +140,7 @@ class Platform:
         """Everything that must be there before a process can start."""
         first = not (self._data.postgres / "data").exists()
         self._report(f"{'making' if first else 'found'} the platform's data in {self._data.root}")
-        postgres_port, redis_port, engine_port = find_free_ports(3)
+        postgres_port, redis_port, engine_port, consumers_port = find_free_ports(4)
         remembered = find_document(self._data.bootstrap) or {}
         postgres: Postgres
         redis: Redis
@@ -159,6 +159,7 @@ class Platform:
             postgres=postgres,
             redis=redis,
             engine_port=engine_port,
+            consumers_port=consumers_port,
             client=client,
         )
 
