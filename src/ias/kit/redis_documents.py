@@ -9,11 +9,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 # The version is read from the stored JSON itself, so a document cannot disagree with the version it was accepted under.
+# What is not such a document is replaced: nobody can read it anyway.
 _PUT_IF_NEWER = """
 local stored = redis.call('GET', KEYS[1])
 if stored then
-  local version = cjson.decode(stored).version
-  if version and version > tonumber(ARGV[2]) then return 0 end
+  local readable, document = pcall(cjson.decode, stored)
+  local version = readable and type(document) == 'table' and document.version
+  if type(version) == 'number' and version > tonumber(ARGV[2]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return 1

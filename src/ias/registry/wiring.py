@@ -1,8 +1,7 @@
 """Builds the registry: the only place where its parts are put together."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 from fastapi import FastAPI
@@ -22,7 +21,7 @@ from ias.registry.core.models import Models
 from ias.registry.core.route_table import RouteTables
 from ias.registry.core.verification import Verifications
 from ias.registry.settings import RegistrySettings
-from ias.registry.workers.route_healing import heal_routes
+from ias.registry.workers.route_healing import healing_routes
 
 _IDENTITY_TIMEOUT_S = 5.0
 
@@ -39,13 +38,8 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
             tables = await _open(app, settings, fetch_jwks, opened)
-            healing = asyncio.create_task(heal_routes(tables, settings.registry_heal_interval_s))
-            try:
-                yield
-            finally:
-                healing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await healing
+            await opened.enter_async_context(healing_routes(tables, settings.registry_heal_interval_s))
+            yield
 
     return create_app(
         "registry",

@@ -110,17 +110,17 @@ class VerificationAnswer(Answer):
     detail: str
 
 
-def _backends(request: Request) -> Backends:
+async def _backends(request: Request) -> Backends:
     backends: Backends = request.app.state.backends
     return backends
 
 
-def _verifications(request: Request) -> Verifications:
+async def _verifications(request: Request) -> Verifications:
     verifications: Verifications = request.app.state.verifications
     return verifications
 
 
-def _cursors(request: Request) -> Cursors:
+async def _cursors(request: Request) -> Cursors:
     cursors: Cursors = request.app.state.cursors
     return cursors
 

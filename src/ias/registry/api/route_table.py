@@ -21,7 +21,7 @@ class RouteTableAnswer(Answer):
     pushed_version: int | None
 
 
-def _tables(request: Request) -> RouteTables:
+async def _tables(request: Request) -> RouteTables:
     tables: RouteTables = request.app.state.route_tables
     return tables
 

@@ -95,8 +95,7 @@ class EgressPolicy:
             EgressRefusedError: see `normalise`; or one of the name's addresses may not be called.
         """
         normalised = self.normalise(url)
-        for address in await self._addresses(_host_of(urlsplit(normalised))):
-            self._check_address(ip_address(address))
+        await self._checked_addresses(_host_of(urlsplit(normalised)))
         return normalised
 
     async def find_target(self, url: str) -> Target | None:
@@ -105,16 +104,17 @@ class EgressPolicy:
         Raises:
             EgressRefusedError: see `admit`.
         """
-        normalised = await self.admit(url)
+        normalised = self.normalise(url)
         host = _host_of(urlsplit(normalised))
-        addresses = await self._addresses(host)
-        for address in addresses:
-            self._check_address(ip_address(address))
+        addresses = await self._checked_addresses(host)
         return Target(normalised, host, addresses[0]) if addresses else None
 
-    async def _addresses(self, host: str) -> list[str]:
+    async def _checked_addresses(self, host: str) -> list[str]:
         literal = _literal(host)
-        return [str(literal)] if literal else await self._resolve(host)
+        addresses = [str(literal)] if literal else await self._resolve(host)
+        for address in addresses:
+            self._check_address(ip_address(address))
+        return addresses
 
     def _check_host(self, host: str) -> None:
         literal = _literal(host)

@@ -1,6 +1,8 @@
 """Every second: is the route table in Redis the one in PostgreSQL?"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from redis.exceptions import RedisError
@@ -10,12 +12,27 @@ from ias.registry.core.route_table import InvalidRouteTableError, RouteTables
 
 log = structlog.get_logger("ias.registry")
 
+_STOP_TIMEOUT_S = 5.0
 
-async def heal_routes(tables: RouteTables, interval_s: float) -> None:
-    """Run until cancelled. Whatever is away is asked again at the next turn, and logged when it goes and comes back."""
+
+@asynccontextmanager
+async def healing_routes(tables: RouteTables, interval_s: float) -> AsyncIterator[None]:
+    """Heal for as long as the block runs."""
+    stop = asyncio.Event()
+    healing = asyncio.create_task(_heal_until(stop, tables, interval_s))
+    try:
+        yield
+    finally:
+        stop.set()  # not cancelled first: `asyncio.wait_for`, which the Redis client uses, may swallow that (Python 3.11)
+        await asyncio.wait({healing}, timeout=_STOP_TIMEOUT_S)
+        healing.cancel()
+
+
+async def _heal_until(stop: asyncio.Event, tables: RouteTables, interval_s: float) -> None:
+    """Whatever is away is asked again at the next turn, and logged when it goes and comes back."""
     away: str | None = None
     is_first = True
-    while True:
+    while not stop.is_set():
         failure: str | None = None
         try:
             if is_first:
@@ -30,4 +47,6 @@ async def heal_routes(tables: RouteTables, interval_s: float) -> None:
         if failure != away:
             log.warning("the route table cannot be kept up to date" if failure else "it can again", error=failure)
             away = failure
-        await asyncio.sleep(interval_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await stop.wait()
