@@ -41,6 +41,13 @@ def _stop(server: "subprocess.Popen[bytes]", stop_signal: int) -> None:
     server.wait(STOP_TIMEOUT_S)
 
 
+def _clean_up(directory: Path) -> None:
+    """Remove a server's directory, and the run's with it when no other server is left there."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.parent.name.startswith("ias-tests-") and not any(path.is_dir() for path in directory.parent.iterdir()):
+        shutil.rmtree(directory.parent, ignore_errors=True)
+
+
 def _keep(owner_pid: int, stop_signal: int, directory: Path, user: str, command: list[str]) -> None:
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
@@ -64,11 +71,7 @@ def _keep(owner_pid: int, stop_signal: int, directory: Path, user: str, command:
     if server.poll() is None:
         _stop(server, stop_signal)
     if not _is_alive(owner_pid):
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            directory.parent.rmdir()
-        except OSError:
-            pass  # other servers of the run still have their directories there; the last one removes it
+        _clean_up(directory)
 
 
 def main() -> None:
