@@ -1,0 +1,51 @@
+"""The fields that several bodies share."""
+
+from ipaddress import ip_network
+from typing import Annotated
+
+from fastapi import Response
+from pydantic import AfterValidator, Field
+
+IN_FORCE_HEADER = "x-ias-in-force"
+IN_FORCE = {
+    IN_FORCE_HEADER: {
+        "description": "`true` when every gateway has been told; `false` when it will be, as soon as Redis answers.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    }
+}
+"""The OpenAPI description of the header that `say_in_force` sets."""
+
+
+def _single_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _network(text: str) -> str:
+    return str(ip_network(text, strict=False))
+
+
+Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_single_line)]
+"""What somebody calls something."""
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_single_line)]
+ModelNames = Annotated[
+    list[ModelName] | None,
+    Field(max_length=1000, description="Public names of the models that may be used; null is all."),
+]
+
+Scopes = Annotated[
+    list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_./-]{0,63}$")]] | None,
+    Field(max_length=50, description="Endpoints the key may call, e.g. `chat/completions`; null is all."),
+]
+
+IpNetworks = Annotated[
+    list[Annotated[str, Field(max_length=50), AfterValidator(_network)]] | None,
+    Field(max_length=200, description="CIDR networks or addresses the key may be used from; null is all."),
+]
+
+
+def say_in_force(response: Response, in_force: bool) -> None:
+    """Tell the caller whether the change is in force at every gateway, or about to be."""
+    response.headers[IN_FORCE_HEADER] = "true" if in_force else "false"

@@ -1,0 +1,105 @@
+"""Members of an org."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict, Field, SecretStr
+
+from ias.contracts.permissions import Permission, Role
+from ias.identity.api.fields import IN_FORCE, say_in_force
+from ias.identity.api.parts import OriginOf, PartsOf
+from ias.identity.core.members import NewMember as Wanted
+from ias.kit.authorization import Access, requires
+from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.web import Answer, Body
+
+router = APIRouter(prefix="/identity/v1/orgs/{org_id}/members", tags=["members"])
+
+
+class NewMember(Body):
+    """Who shall belong to the org. `password` makes a user of somebody who is none; a user who exists keeps theirs."""
+
+    model_config = ConfigDict(str_strip_whitespace=False)
+
+    email: Annotated[str, Field(max_length=320)]
+    role: Role
+    password: Annotated[SecretStr, Field(min_length=1, max_length=1000)] | None = None
+
+
+class MemberPatch(Body):
+    """The role to hold from now on."""
+
+    role: Role
+
+
+class MemberAnswer(Answer):
+    """A member of an org."""
+
+    id: UUID
+    org_id: UUID
+    user_id: UUID
+    email: str
+    name: str
+    role: Role
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@router.post("", status_code=201)
+async def create_member(
+    org_id: UUID,
+    body: NewMember,
+    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+) -> MemberAnswer:
+    """Add somebody to an org."""
+    password = body.password.get_secret_value() if body.password else None
+    member = await parts.members.add(access, org_id, Wanted(body.email, body.role, password), origin)
+    return MemberAnswer.model_validate(member)
+
+
+@router.get("")
+async def list_members(
+    org_id: UUID,
+    access: Annotated[Access, requires(Permission.MEMBERS_READ)],
+    parts: PartsOf,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[MemberAnswer]:
+    """The members of an org, newest first."""
+    filters = f"members {org_id}"
+    after = parts.cursors.decode(cursor, filters)
+    rows = await parts.members.list_members(access, org_id, after=after, limit=limit + 1)
+    return parts.cursors.page([MemberAnswer.model_validate(row) for row in rows], limit, filters)
+
+
+@router.patch("/{user_id}")
+async def update_member(
+    *,
+    org_id: UUID,
+    user_id: UUID,
+    body: MemberPatch,
+    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+) -> MemberAnswer:
+    """Give a member another role. It holds as soon as their access token is renewed."""
+    return MemberAnswer.model_validate(await parts.members.update_role(access, org_id, user_id, body.role, origin))
+
+
+@router.delete("/{user_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
+async def delete_member(
+    *,
+    org_id: UUID,
+    user_id: UUID,
+    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> None:
+    """Remove a member, and revoke the keys that are their own."""
+    say_in_force(response, await parts.members.remove(access, org_id, user_id, origin))

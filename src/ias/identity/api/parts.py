@@ -1,0 +1,54 @@
+"""What routes are given: the parts of the service, and where a request came from."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from ias.identity.core.api_keys import ApiKeys
+from ias.identity.core.audit_log import AuditLog, Origin
+from ias.identity.core.members import Members
+from ias.identity.core.orgs import Orgs
+from ias.identity.core.projects import Projects
+from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.service_accounts import ServiceAccounts
+from ias.identity.core.service_tokens import ServiceTokens
+from ias.identity.core.sessions import Sessions
+from ias.identity.core.signing_keys import SigningKeys
+from ias.identity.core.users import Users
+from ias.kit.cursors import Cursors
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One of each, built by `wiring` into `app.state.parts`."""
+
+    api_keys: ApiKeys
+    audit_log: AuditLog
+    cursors: Cursors
+    members: Members
+    orgs: Orgs
+    projects: Projects
+    redis_records: RedisRecords
+    service_accounts: ServiceAccounts
+    service_tokens: ServiceTokens
+    sessions: Sessions
+    signing_keys: SigningKeys
+    users: Users
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def _origin(request: Request) -> Origin:
+    return Origin(
+        request_id=request.state.request_id,
+        source_ip=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent"),
+    )
+
+
+PartsOf = Annotated[Parts, Depends(_parts)]
+OriginOf = Annotated[Origin, Depends(_origin)]

@@ -1,0 +1,63 @@
+"""Service accounts."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from ias.contracts.permissions import Permission
+from ias.identity.api.fields import Name
+from ias.identity.api.parts import OriginOf, PartsOf
+from ias.kit.authorization import Access, requires
+from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.web import Answer, Body
+
+router = APIRouter(prefix="/identity/v1", tags=["service accounts"])
+
+
+class NewServiceAccount(Body):
+    """A service account to create. Its name is its own within the project."""
+
+    name: Name
+
+
+class ServiceAccountAnswer(Answer):
+    """A service account."""
+
+    id: UUID
+    org_id: UUID
+    project_id: UUID
+    name: str
+    status: Literal["active", "suspended"]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@router.post("/projects/{project_id}/service-accounts", status_code=201)
+async def create_service_account(
+    project_id: UUID,
+    body: NewServiceAccount,
+    access: Annotated[Access, requires(Permission.API_KEYS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+) -> ServiceAccountAnswer:
+    """Create a service account, which may hold keys."""
+    account = await parts.service_accounts.create(access, project_id, body.name, origin)
+    return ServiceAccountAnswer.model_validate(account)
+
+
+@router.get("/projects/{project_id}/service-accounts")
+async def list_service_accounts(
+    project_id: UUID,
+    access: Annotated[Access, requires(Permission.API_KEYS_READ)],
+    parts: PartsOf,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[ServiceAccountAnswer]:
+    """The service accounts of a project, newest first."""
+    filters = f"service_accounts {project_id}"
+    after = parts.cursors.decode(cursor, filters)
+    rows = await parts.service_accounts.list_service_accounts(access, project_id, after=after, limit=limit + 1)
+    return parts.cursors.page([ServiceAccountAnswer.model_validate(row) for row in rows], limit, filters)

@@ -1,0 +1,23 @@
+"""The keys that verify this platform's tokens, published for everybody."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from ias.identity.api.parts import PartsOf
+from ias.kit.authorization import public
+from ias.kit.web import Answer
+
+router = APIRouter(prefix="/identity/v1/.well-known", tags=["signing keys"])
+
+
+class JwksAnswer(Answer):
+    """A JSON Web Key Set (RFC 7517)."""
+
+    keys: list[dict[str, Any]]
+
+
+@router.get("/jwks.json", openapi_extra=public("public keys"))
+async def get_jwks(parts: PartsOf) -> JwksAnswer:
+    """Every key with which a token that may still be valid was signed, and the one that signs next."""
+    return JwksAnswer.model_validate(await parts.signing_keys.get_jwks())

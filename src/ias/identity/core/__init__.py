@@ -1,0 +1,1 @@
+"""The rules, one file per noun. Nothing here knows a web framework."""

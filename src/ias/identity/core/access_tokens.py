@@ -1,0 +1,60 @@
+"""Access tokens: short-lived JWTs that other services verify without asking (see `ias.kit.tokens`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from joserfc import jwt
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts.ids import uuid7
+from ias.identity.core.signing_keys import SigningKeys
+from ias.identity.store.members import Grant
+from ias.identity.store.users import User
+from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token and when it stops being valid."""
+
+    text: str
+    expires_at: datetime
+
+
+class AccessTokens:
+    """Issues tokens of one lifetime."""
+
+    def __init__(self, signing_keys: SigningKeys, *, lifetime_s: int) -> None:
+        self._signing_keys = signing_keys
+        self._lifetime_s = lifetime_s
+
+    async def issue_to_user(
+        self, connection: AsyncConnection, user: User, session_id: UUID, grants: Sequence[Grant]
+    ) -> AccessToken:
+        """A token for the management APIs that says what the user holds now."""
+        return await self._issue(
+            connection,
+            {
+                "sub": str(user.id),
+                "kind": "user",
+                "aud": MANAGEMENT_AUDIENCE,
+                "session_id": str(session_id),
+                "platform_admin": user.platform_admin,
+                "grants": grants,
+            },
+        )
+
+    async def issue_to_service(self, connection: AsyncConnection, client_id: str, audience: str) -> AccessToken:
+        """A token for the `/internal` routes of one service and nothing else."""
+        return await self._issue(connection, {"sub": client_id, "kind": "service", "aud": audience})
+
+    async def _issue(self, connection: AsyncConnection, claims: dict[str, Any]) -> AccessToken:
+        key = await self._signing_keys.get_private_key(connection)
+        now = int(datetime.now(UTC).timestamp())
+        expires = now + self._lifetime_s
+        claims = {**claims, "iss": ISSUER, "iat": now, "exp": expires, "jti": uuid7().hex}
+        text = jwt.encode({"alg": ALGORITHM, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])
+        return AccessToken(text, datetime.fromtimestamp(expires, UTC))

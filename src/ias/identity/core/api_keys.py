@@ -1,0 +1,151 @@
+"""API keys: issued once, shown once, revoked for good."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts.api_keys import digest_key, generate_key, redact_key
+from ias.contracts.ids import uuid7
+from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.projects import get_project, get_scope
+from ias.identity.core.redis_records import RedisRecords
+from ias.identity.store import api_keys as store
+from ias.identity.store import service_accounts as account_store
+from ias.identity.store.api_keys import ApiKey
+from ias.kit.access import Access, OrgScope
+from ias.kit.database import Database
+from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """What a key shall be. A key without a service account belongs to whoever creates it."""
+
+    name: str
+    expires_at: datetime | None = None
+    scopes: list[str] | None = None
+    models: list[str] | None = None
+    ip_networks: list[str] | None = None
+    service_account_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A key with its text, which exists nowhere else from now on."""
+
+    row: ApiKey
+    text: str
+    in_force: bool
+
+
+def describe(key: ApiKey) -> dict[str, Any]:
+    """What the audit log says of a key."""
+    return {
+        "name": key.name,
+        "redacted": key.redacted,
+        "project_id": str(key.project_id),
+        "user_id": str(key.user_id) if key.user_id else None,
+        "service_account_id": str(key.service_account_id) if key.service_account_id else None,
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "scopes": key.scopes,
+        "models": key.models,
+        "ip_networks": key.ip_networks,
+    }
+
+
+class ApiKeys:
+    """Issuing, reading and revoking keys."""
+
+    def __init__(self, database: Database, records: RedisRecords) -> None:
+        self._database = database
+        self._records = records
+
+    async def create(self, access: Access, project_id: UUID, wanted: NewApiKey, origin: Origin) -> IssuedKey:
+        """A new key in a project.
+
+        Raises:
+            NotFoundError: no such project, or no such service account in it.
+            InvalidError: it would be born expired.
+            ConflictError: the project was deleted.
+        """
+        now = datetime.now(UTC)
+        if wanted.expires_at is not None and wanted.expires_at <= now:
+            detail = "The key would be expired from the start."
+            raise InvalidError(detail, errors=[FieldError(pointer="/expires_at", detail=detail)])
+        text = generate_key()
+        async with self._database.transaction() as connection:
+            scope, project = await get_project(connection, access, project_id)
+            if project.status == "deleted":
+                raise ConflictError("The project is deleted.", code="project_deleted")
+            await self._check_service_account(connection, scope, project_id, wanted.service_account_id)
+            key = await store.insert_api_key(
+                connection,
+                {
+                    "id": uuid7(),
+                    "org_id": project.org_id,
+                    "project_id": project_id,
+                    "user_id": None if wanted.service_account_id else UUID(scope.actor.sub),
+                    "service_account_id": wanted.service_account_id,
+                    "name": wanted.name,
+                    "digest": digest_key(text),
+                    "redacted": redact_key(text),
+                    "expires_at": wanted.expires_at,
+                    "scopes": wanted.scopes,
+                    "models": wanted.models,
+                    "ip_networks": wanted.ip_networks,
+                    "created_by": UUID(scope.actor.sub),
+                    "created_at": now,
+                    "updated_at": now,
+                },
+            )
+            change = Change("api_key.create", key.id, key.org_id, after=describe(key))
+            await append(connection, origin.by(scope.actor), change)
+        return IssuedKey(key, text, await self._records.push("api_key", key.id))
+
+    async def get(self, access: Access, key_id: UUID) -> ApiKey:
+        """The key. Raises `NotFoundError` also when the caller has nothing to do with its org."""
+        async with self._database.transaction() as connection:
+            _, key = await self._get(connection, access, key_id)
+        return key
+
+    async def list_api_keys(self, access: Access, project_id: UUID, *, after: UUID | None, limit: int) -> list[ApiKey]:
+        """Keys of a project, newest first."""
+        async with self._database.transaction() as connection:
+            scope = await get_scope(connection, access, project_id)
+            return await store.list_api_keys(connection, scope, project_id, after=after, limit=limit)
+
+    async def revoke(self, access: Access, key_id: UUID, origin: Origin) -> bool:
+        """Revoke a key for good; whether that is in force at the gateways. Revoking a revoked key is no error."""
+        async with self._database.transaction() as connection:
+            scope, key = await self._get(connection, access, key_id, lock=True)
+            if key.status == "revoked":
+                return key.pushed_version >= key.version
+            await store.revoke_api_key(connection, scope, key_id)
+            change = Change("api_key.revoke", key_id, key.org_id, {"status": key.status}, {"status": "revoked"})
+            await append(connection, origin.by(scope.actor), change)
+        return await self._records.push("api_key", key_id)
+
+    async def _get(
+        self, connection: AsyncConnection, access: Access, key_id: UUID, *, lock: bool = False
+    ) -> tuple[OrgScope, ApiKey]:
+        place = await store.find_place(connection, key_id)
+        if place is None:
+            raise NotFoundError
+        org_id, project_id = place
+        scope = access.in_project(str(org_id), str(project_id))
+        key = await store.find_api_key(connection, scope, key_id, lock=lock)
+        if key is None:
+            raise NotFoundError
+        return scope, key
+
+    async def _check_service_account(
+        self, connection: AsyncConnection, scope: OrgScope, project_id: UUID, account_id: UUID | None
+    ) -> None:
+        if account_id is None:
+            return
+        if await account_store.find_service_account(connection, scope, project_id, account_id) is None:
+            detail = "There is no such service account in the project."
+            raise InvalidError(detail, errors=[FieldError(pointer="/service_account_id", detail=detail)])

@@ -1,0 +1,127 @@
+"""Users: their e-mails, the first administrator, and what a user may know about themselves."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts.ids import uuid7
+from ias.identity.core.audit_log import Cause, Change, append
+from ias.identity.core.passwords import Passwords
+from ias.identity.store import members as member_store
+from ias.identity.store import sessions as session_store
+from ias.identity.store import users as store
+from ias.identity.store.members import Grant, Membership
+from ias.identity.store.users import User
+from ias.kit.database import Database
+from ias.kit.problems import FieldError, InvalidError, UnauthenticatedError
+from ias.kit.tokens import Claims
+
+log = structlog.get_logger("ias.identity.users")
+
+EMAIL_CHARACTERS_MAX = 254
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
+
+
+def normalize_email(text: str) -> str:
+    """The one spelling of an e-mail: compatibility characters folded (NFKC), no case, no spaces around it."""
+    folded = unicodedata.normalize("NFKC", text.strip()).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def check_email(text: str) -> str:
+    """The normalised form of an e-mail that somebody shall have.
+
+    Raises:
+        InvalidError: it has not the form of one.
+    """
+    email = normalize_email(text)
+    if len(email) > EMAIL_CHARACTERS_MAX or not _EMAIL.fullmatch(email) or not email.isprintable():
+        detail = "This is not an e-mail address."
+        raise InvalidError(detail, code="invalid_email", errors=[FieldError(pointer="/email", detail=detail)])
+    return email
+
+
+def describe(user: User) -> dict[str, Any]:
+    """What the audit log says of a user."""
+    return {"email": user.email, "name": user.name, "platform_admin": user.platform_admin, "status": user.status}
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Somebody, and everything they hold."""
+
+    user: User
+    session_id: UUID
+    memberships: Sequence[Membership]
+    grants: Sequence[Grant]
+
+
+async def insert_user(
+    connection: AsyncConnection, email: str, password_hash: str | None, *, name: str = "", platform_admin: bool = False
+) -> User:
+    """A new user with a normalised e-mail. Raises `sqlalchemy.exc.IntegrityError` when it is taken."""
+    now = datetime.now(UTC)
+    return await store.insert_user(
+        connection,
+        {
+            "id": uuid7(),
+            "email": email,
+            "name": name or email.partition("@")[0],
+            "password_hash": password_hash,
+            "platform_admin": platform_admin,
+            "created_at": now,
+            "updated_at": now,
+        },
+    )
+
+
+class Users:
+    """Users as such; their roles are `members`', their sign-ins `sessions`'."""
+
+    def __init__(self, database: Database, passwords: Passwords) -> None:
+        self._database = database
+        self._passwords = passwords
+
+    async def ensure_platform_admin(self, email: str, password: str) -> None:
+        """Make the first administrator of the platform where there is none.
+
+        Raises:
+            InvalidError: the e-mail or the password cannot be one.
+        """
+        async with self._database.transaction() as connection:
+            if await store.has_platform_admin(connection):
+                return
+        normal, password_hash = check_email(email), await self._passwords.hash(password)
+        try:
+            async with self._database.transaction() as connection:
+                user = await insert_user(connection, normal, password_hash, platform_admin=True)
+                await append(connection, Cause("system", None), Change("user.create", user.id, after=describe(user)))
+        except IntegrityError:
+            log.warning("the first administrator's e-mail belongs to somebody already")
+            return
+        log.info("the first administrator was created", user_id=str(user.id))
+
+    async def get_me(self, actor: Claims) -> Me:
+        """The caller as the database knows them now.
+
+        Raises:
+            UnauthenticatedError: the session was ended, or the user suspended, since the token was issued.
+        """
+        if actor.session_id is None:
+            raise UnauthenticatedError
+        async with self._database.transaction() as connection:
+            session = await session_store.find_session(connection, UUID(actor.session_id))
+            user = await store.find_user(connection, UUID(actor.sub))
+            if session is None or session.revoked_at is not None or user is None or user.status != "active":
+                raise UnauthenticatedError("The session has ended.")
+            memberships = await member_store.list_memberships(connection, user.id)
+            grants = await member_store.list_grants(connection, user.id)
+        return Me(user, session.id, memberships, grants)

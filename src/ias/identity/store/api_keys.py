@@ -1,0 +1,100 @@
+"""API keys. The text of a key is never here, only its digest."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.identity.store.tables import api_keys
+from ias.kit.access import OrgScope
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A row of `api_keys`."""
+
+    id: UUID
+    org_id: UUID
+    project_id: UUID
+    user_id: UUID | None
+    service_account_id: UUID | None
+    name: str
+    digest: str
+    redacted: str
+    status: str
+    expires_at: datetime | None
+    scopes: list[str] | None
+    models: list[str] | None
+    ip_networks: list[str] | None
+    created_by: UUID
+    revoked_at: datetime | None
+    version: int
+    pushed_version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+async def insert_api_key(connection: AsyncConnection, values: dict[str, Any]) -> ApiKey:
+    """A new key."""
+    result = await connection.execute(insert(api_keys).values(values).returning(api_keys))
+    return ApiKey(**result.mappings().one())
+
+
+async def find_place(connection: AsyncConnection, key_id: UUID) -> tuple[UUID, UUID] | None:
+    """The org and the project of a key: all that may be known of it before the caller has a scope."""
+    query = select(api_keys.c.org_id, api_keys.c.project_id).where(api_keys.c.id == key_id)
+    row = (await connection.execute(query)).one_or_none()
+    return (row.org_id, row.project_id) if row else None
+
+
+async def find_api_key(
+    connection: AsyncConnection, scope: OrgScope, key_id: UUID, *, lock: bool = False
+) -> ApiKey | None:
+    """A key of the scope's org."""
+    query = select(api_keys).where(api_keys.c.org_id == UUID(scope.org_id), api_keys.c.id == key_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return ApiKey(**row) if row else None
+
+
+async def list_api_keys(
+    connection: AsyncConnection, scope: OrgScope, project_id: UUID, *, after: UUID | None, limit: int
+) -> list[ApiKey]:
+    """Keys of a project in the scope's org, newest first."""
+    query = (
+        select(api_keys)
+        .where(api_keys.c.org_id == UUID(scope.org_id), api_keys.c.project_id == project_id)
+        .order_by(api_keys.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(api_keys.c.id < after)
+    return [ApiKey(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def revoke_api_key(connection: AsyncConnection, scope: OrgScope, key_id: UUID) -> ApiKey:
+    """The key, revoked, one version further."""
+    statement = update(api_keys).where(api_keys.c.org_id == UUID(scope.org_id), api_keys.c.id == key_id)
+    row = (await connection.execute(statement.values(_REVOCATION).returning(api_keys))).mappings().one()
+    return ApiKey(**row)
+
+
+async def revoke_api_keys_of_user(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> list[ApiKey]:
+    """The user's own keys in the scope's org that were active, revoked."""
+    statement = update(api_keys).where(
+        api_keys.c.org_id == UUID(scope.org_id), api_keys.c.user_id == user_id, api_keys.c.status == "active"
+    )
+    rows = (await connection.execute(statement.values(_REVOCATION).returning(api_keys))).mappings()
+    return [ApiKey(**row) for row in rows]
+
+
+_REVOCATION = {
+    api_keys.c.status: "revoked",
+    api_keys.c.revoked_at: func.now(),
+    api_keys.c.updated_at: func.now(),
+    api_keys.c.version: api_keys.c.version + 1,
+}

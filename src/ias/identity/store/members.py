@@ -1,0 +1,118 @@
+"""Members: which users belong to an org, with which role, and their narrower roles in single projects."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts.permissions import Role
+from ias.identity.store.tables import members, orgs, project_roles, users
+from ias.kit.access import OrgScope
+
+Grant = tuple[str, str | None, Role]
+"""An org, one of its projects or None for all of them, and the role held there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A row of `members`, with who it is."""
+
+    id: UUID
+    org_id: UUID
+    user_id: UUID
+    email: str
+    name: str
+    role: Role
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """An org that a user belongs to."""
+
+    org_id: UUID
+    org_name: str
+    role: Role
+
+
+_MEMBER = select(members, users.c.email, users.c.name).join(users, users.c.id == members.c.user_id)
+
+
+async def insert_member(connection: AsyncConnection, values: dict[str, Any]) -> None:
+    """A new member. Raises `sqlalchemy.exc.IntegrityError` when they already are one."""
+    await connection.execute(insert(members).values(values))
+
+
+async def find_member(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> Member | None:
+    """The member of the scope's org who is this user."""
+    query = _MEMBER.where(members.c.org_id == UUID(scope.org_id), members.c.user_id == user_id)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return _member(row) if row else None
+
+
+async def list_members(connection: AsyncConnection, scope: OrgScope, *, after: UUID | None, limit: int) -> list[Member]:
+    """Members of the scope's org, newest first."""
+    query = _MEMBER.where(members.c.org_id == UUID(scope.org_id)).order_by(members.c.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(members.c.id < after)
+    return [_member(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def update_role(connection: AsyncConnection, scope: OrgScope, user_id: UUID, role: Role) -> None:
+    """Give a member another role."""
+    statement = update(members).where(members.c.org_id == UUID(scope.org_id), members.c.user_id == user_id)
+    await connection.execute(
+        statement.values(role=role, version=members.c.version + 1, updated_at=func.now()),
+    )
+
+
+async def delete_member(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> None:
+    """Remove a member, and with them their roles in projects."""
+    await connection.execute(
+        delete(members).where(members.c.org_id == UUID(scope.org_id), members.c.user_id == user_id)
+    )
+
+
+async def count_owners(connection: AsyncConnection, scope: OrgScope) -> int:
+    """How many own the scope's org. Lock the org first, or the answer may be old when it is used."""
+    query = select(func.count()).where(members.c.org_id == UUID(scope.org_id), members.c.role == Role.OWNER)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]:
+    """Everything a user holds, in orgs that were not deleted: what an access token will say."""
+    in_orgs = (
+        select(members.c.org_id, members.c.role)
+        .join(orgs, orgs.c.id == members.c.org_id)
+        .where(members.c.user_id == user_id, orgs.c.status != "deleted")
+        .order_by(members.c.org_id)
+    )
+    in_projects = (
+        select(project_roles.c.org_id, project_roles.c.project_id, project_roles.c.role)
+        .join(orgs, orgs.c.id == project_roles.c.org_id)
+        .where(project_roles.c.user_id == user_id, orgs.c.status != "deleted")
+        .order_by(project_roles.c.project_id)
+    )
+    grants: list[Grant] = [(str(row.org_id), None, Role(row.role)) for row in await connection.execute(in_orgs)]
+    rows = await connection.execute(in_projects)
+    return grants + [(str(row.org_id), str(row.project_id), Role(row.role)) for row in rows]
+
+
+async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Membership]:
+    """The orgs a user belongs to, oldest first."""
+    query = (
+        select(members.c.org_id, orgs.c.name.label("org_name"), members.c.role)
+        .join(orgs, orgs.c.id == members.c.org_id)
+        .where(members.c.user_id == user_id, orgs.c.status != "deleted")
+        .order_by(members.c.org_id)
+    )
+    return [Membership(row.org_id, row.org_name, Role(row.role)) for row in await connection.execute(query)]
+
+
+def _member(row: Any) -> Member:
+    return Member(**{**row, "role": Role(row["role"])})

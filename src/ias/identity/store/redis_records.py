@@ -1,0 +1,129 @@
+"""What gateways must know, read as the records that Redis holds, and which of them it has not been told yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, Table, func, literal, select, union_all, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts import redis_keys
+from ias.contracts.api_keys import KeyRecord, TenantRecord
+from ias.identity.store.tables import api_keys, orgs, projects, service_accounts, users
+
+KINDS: dict[str, Table] = {"org": orgs, "project": projects, "api_key": api_keys}
+
+
+@dataclass(frozen=True, slots=True)
+class RedisRecord:
+    """A record, the row it was made from, and the key in Redis that it belongs under."""
+
+    kind: str
+    id: UUID
+    key: str
+    record: KeyRecord | TenantRecord
+
+
+async def list_unpushed(connection: AsyncConnection, *, limit: int) -> list[RedisRecord]:
+    """Up to `limit` records of each kind whose newest version Redis has not been told."""
+    pending = union_all(
+        *(
+            select(literal(kind).label("kind"), table.c.id)
+            .where(table.c.pushed_version < table.c.version)
+            .limit(limit)
+            .subquery()
+            .select()
+            for kind, table in KINDS.items()
+        )
+    )
+    ids: dict[str, list[UUID]] = {}
+    for row in await connection.execute(pending):
+        ids.setdefault(row.kind, []).append(row.id)
+    return [record for kind in ids for record in await list_records(connection, kind, ids[kind])]
+
+
+async def list_records(connection: AsyncConnection, kind: str, ids: Sequence[UUID]) -> list[RedisRecord]:
+    """The records of the given rows, as they are now."""
+    query = _QUERIES[kind].where(KINDS[kind].c.id.in_(ids))
+    return [_record(kind, row) for row in (await connection.execute(query)).mappings()]
+
+
+async def list_all_records(
+    connection: AsyncConnection, kind: str, *, after: UUID | None, limit: int
+) -> list[RedisRecord]:
+    """A page of every record of a kind, oldest first."""
+    table = KINDS[kind]
+    query = _QUERIES[kind].order_by(table.c.id).limit(limit)
+    if after is not None:
+        query = query.where(table.c.id > after)
+    return [_record(kind, row) for row in (await connection.execute(query)).mappings()]
+
+
+async def find_key_record(connection: AsyncConnection, digest: str) -> KeyRecord | None:
+    """The record of the key with a digest."""
+    row = (await connection.execute(_KEY_QUERY.where(api_keys.c.digest == digest))).mappings().one_or_none()
+    return _key_record(row) if row else None
+
+
+async def get_tenant_record(connection: AsyncConnection, kind: str, tenant_id: UUID) -> TenantRecord:
+    """The record of an org or a project. Raises `sqlalchemy.exc.NoResultFound` when there is none."""
+    query = _QUERIES[kind].where(KINDS[kind].c.id == tenant_id)
+    return _tenant_record((await connection.execute(query)).mappings().one())
+
+
+async def mark_pushed(connection: AsyncConnection, records: Sequence[RedisRecord]) -> None:
+    """Remember the versions that Redis was told. In the order of ids, so that two pushers never wait for each other."""
+    for kind, table in KINDS.items():
+        versions = {record.id: record.record.version for record in records if record.kind == kind}
+        for row_id in sorted(versions):
+            statement = update(table).where(table.c.id == row_id)
+            await connection.execute(
+                statement.values(pushed_version=func.greatest(table.c.pushed_version, versions[row_id]))
+            )
+
+
+_KEY_QUERY = (
+    select(
+        api_keys,
+        users.c.status.label("user_status"),
+        service_accounts.c.status.label("service_account_status"),
+    )
+    .outerjoin(users, users.c.id == api_keys.c.user_id)
+    .outerjoin(service_accounts, service_accounts.c.id == api_keys.c.service_account_id)
+)
+
+_QUERIES: dict[str, Select[Any]] = {"org": select(orgs), "project": select(projects), "api_key": _KEY_QUERY}
+
+
+def _record(kind: str, row: Any) -> RedisRecord:
+    if kind == "api_key":
+        return RedisRecord(kind, row["id"], redis_keys.api_key(row["digest"]), _key_record(row))
+    key_of = redis_keys.org if kind == "org" else redis_keys.project
+    return RedisRecord(kind, row["id"], key_of(str(row["id"])), _tenant_record(row))
+
+
+def _tenant_record(row: Any) -> TenantRecord:
+    return TenantRecord(version=row["version"], id=str(row["id"]), status=row["status"], models=_tuple(row["models"]))
+
+
+def _key_record(row: Any) -> KeyRecord:
+    holder_status = row["user_status"] or row["service_account_status"]
+    in_use = row["status"] == "active"
+    return KeyRecord(
+        version=row["version"],
+        key_id=str(row["id"]),
+        org_id=str(row["org_id"]),
+        project_id=str(row["project_id"]),
+        user_id=str(row["user_id"]) if row["user_id"] else None,
+        service_account_id=str(row["service_account_id"]) if row["service_account_id"] else None,
+        status=("active" if holder_status == "active" else "suspended") if in_use else "revoked",
+        expires_at=int(row["expires_at"].timestamp()) if row["expires_at"] else None,
+        scopes=_tuple(row["scopes"]),
+        models=_tuple(row["models"]),
+        ip_networks=_tuple(row["ip_networks"]),
+    )
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)

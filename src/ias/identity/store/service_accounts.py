@@ -1,0 +1,60 @@
+"""Service accounts: holders of keys that are nobody's own."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.identity.store.tables import service_accounts
+from ias.kit.access import OrgScope
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """A row of `service_accounts`."""
+
+    id: UUID
+    org_id: UUID
+    project_id: UUID
+    name: str
+    status: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+async def insert_service_account(connection: AsyncConnection, values: dict[str, Any]) -> ServiceAccount:
+    """A new service account. Raises `sqlalchemy.exc.IntegrityError` when the project has one of that name."""
+    result = await connection.execute(insert(service_accounts).values(values).returning(service_accounts))
+    return ServiceAccount(**result.mappings().one())
+
+
+async def find_service_account(
+    connection: AsyncConnection, scope: OrgScope, project_id: UUID, account_id: UUID
+) -> ServiceAccount | None:
+    """A service account of a project in the scope's org."""
+    query = select(service_accounts).where(
+        service_accounts.c.org_id == UUID(scope.org_id),
+        service_accounts.c.project_id == project_id,
+        service_accounts.c.id == account_id,
+    )
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return ServiceAccount(**row) if row else None
+
+
+async def list_service_accounts(
+    connection: AsyncConnection, scope: OrgScope, project_id: UUID, *, after: UUID | None, limit: int
+) -> list[ServiceAccount]:
+    """Service accounts of a project in the scope's org, newest first."""
+    query = (
+        select(service_accounts)
+        .where(service_accounts.c.org_id == UUID(scope.org_id), service_accounts.c.project_id == project_id)
+        .order_by(service_accounts.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(service_accounts.c.id < after)
+    return [ServiceAccount(**row) for row in (await connection.execute(query)).mappings()]

@@ -1,0 +1,265 @@
+"""The tables of `ias_identity`. The migrations create them; a test holds the two together.
+
+Rows that gateways must know of carry `version`, which grows with every change, and `pushed_version`, the one that Redis was
+last told: where they differ, something is still to be pushed.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _id() -> Column[Any]:
+    return Column("id", Uuid, primary_key=True)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _reference(name: str, target: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, Uuid, ForeignKey(target), nullable=nullable)
+
+
+def _version() -> Column[Any]:
+    return Column("version", BigInteger, nullable=False, server_default=text("1"))
+
+
+def _pushed_version() -> Column[Any]:
+    return Column("pushed_version", BigInteger, nullable=False, server_default=text("0"))
+
+
+def _unpushed(table: str) -> Index:
+    return Index(f"ix_{table}_unpushed", "id", postgresql_where=text("pushed_version < version"))
+
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("email", Text, nullable=False, unique=True, comment="Normalised; see core/users.py."),
+    Column("name", Text, nullable=False),
+    Column("password_hash", Text, comment="bcrypt; null for somebody who signs in elsewhere."),
+    Column("platform_admin", Boolean, nullable=False, server_default=text("false")),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint("status IN ('active', 'suspended')", name="status"),
+)
+
+orgs = Table(
+    "orgs",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column("models", ARRAY(Text), comment="Public model names that may be used; null is all."),
+    _version(),
+    _pushed_version(),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+    _unpushed("orgs"),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    _id(),
+    _reference("org_id", "orgs.id"),
+    Column("name", Text, nullable=False),
+    Column("is_default", Boolean, nullable=False, server_default=text("false")),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column("models", ARRAY(Text), comment="Public model names that may be used; null is all that the org may."),
+    _version(),
+    _pushed_version(),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("org_id", "name"),
+    UniqueConstraint("org_id", "id"),
+    CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+    Index("ix_projects_one_default", "org_id", unique=True, postgresql_where=text("is_default")),
+    _unpushed("projects"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    _id(),
+    _reference("org_id", "orgs.id"),
+    _reference("user_id", "users.id"),
+    Column("role", Text, nullable=False),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("org_id", "user_id"),
+    Index(None, "user_id"),
+)
+
+project_roles = Table(
+    "project_roles",
+    metadata,
+    _id(),
+    Column("org_id", Uuid, nullable=False),
+    Column("project_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("role", Text, nullable=False),
+    _time("created_at"),
+    UniqueConstraint("project_id", "user_id"),
+    ForeignKeyConstraint(["org_id", "project_id"], ["projects.org_id", "projects.id"]),
+    ForeignKeyConstraint(["org_id", "user_id"], ["members.org_id", "members.user_id"], ondelete="CASCADE"),
+    Index(None, "org_id", "user_id"),
+)
+
+service_accounts = Table(
+    "service_accounts",
+    metadata,
+    _id(),
+    Column("org_id", Uuid, nullable=False),
+    Column("project_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("project_id", "name"),
+    UniqueConstraint("project_id", "id"),
+    ForeignKeyConstraint(["org_id", "project_id"], ["projects.org_id", "projects.id"]),
+    CheckConstraint("status IN ('active', 'suspended')", name="status"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _id(),
+    Column("org_id", Uuid, nullable=False),
+    Column("project_id", Uuid, nullable=False),
+    _reference("user_id", "users.id", nullable=True),
+    Column("service_account_id", Uuid),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True, comment="SHA-256 of the key, in hexadecimal."),
+    Column("redacted", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    _time("expires_at", nullable=True),
+    Column("scopes", ARRAY(Text), comment="Endpoints the key may call; null is all."),
+    Column("models", ARRAY(Text), comment="Public model names; null is all that the project may."),
+    Column("ip_networks", ARRAY(Text), comment="CIDR networks the key may be used from; null is all."),
+    _reference("created_by", "users.id"),
+    _time("revoked_at", nullable=True),
+    _version(),
+    _pushed_version(),
+    _time("created_at"),
+    _time("updated_at"),
+    ForeignKeyConstraint(["org_id", "project_id"], ["projects.org_id", "projects.id"]),
+    ForeignKeyConstraint(["project_id", "service_account_id"], ["service_accounts.project_id", "service_accounts.id"]),
+    CheckConstraint("num_nonnulls(user_id, service_account_id) = 1", name="one_holder"),
+    CheckConstraint("status IN ('active', 'revoked')", name="status"),
+    Index(None, "project_id", "id"),
+    Index(None, "org_id", "user_id"),
+    _unpushed("api_keys"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    _reference("user_id", "users.id"),
+    _time("created_at"),
+    _time("expires_at"),
+    _time("revoked_at", nullable=True),
+    Column("revoked_because", Text),
+    Column("source_ip", Text),
+    Column("user_agent", Text),
+    Index(None, "user_id"),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the token, in hexadecimal."),
+    Column("session_id", Uuid, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    _time("created_at"),
+    _time("used_at", nullable=True),
+    Index(None, "session_id"),
+)
+
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    Column("email_digest", Text, primary_key=True, comment="Of the normalised e-mail, whether or not anybody has it."),
+    Column("failures", Integer, nullable=False),
+    _time("last_at"),
+    _time("locked_until", nullable=True),
+    Index(None, "last_at"),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    _id(),
+    Column("public_key", JSONB, nullable=False, comment="JWK."),
+    Column("sealed_private_key", Text, nullable=False, comment="JWK, sealed with the platform's root secret."),
+    _time("created_at"),
+    _time("signs_from"),
+    _time("retired_at", nullable=True),
+)
+
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="The org's id; the nil UUID for the platform."),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    _id(),
+    _reference("chain_id", "audit_chains.id"),
+    _reference("org_id", "orgs.id", nullable=True),
+    Column("sequence", BigInteger, nullable=False),
+    _time("occurred_at"),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text),
+    Column("action", Text, nullable=False),
+    Column("target_kind", Text, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("request_id", Text),
+    Column("source_ip", Text),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    UniqueConstraint("chain_id", "sequence"),
+    Index(None, "org_id", "id"),
+)

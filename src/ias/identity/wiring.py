@@ -1,0 +1,145 @@
+"""Builds the service: the only place that knows how its parts fit together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from ias.identity.api import (
+    api_keys,
+    audit_log,
+    members,
+    orgs,
+    projects,
+    service_accounts,
+    service_tokens,
+    sessions,
+    signing_keys,
+    users,
+)
+from ias.identity.api.parts import Parts
+from ias.identity.core.access_tokens import AccessTokens
+from ias.identity.core.api_keys import ApiKeys
+from ias.identity.core.audit_log import AuditLog
+from ias.identity.core.members import Members
+from ias.identity.core.orgs import Orgs
+from ias.identity.core.passwords import Passwords
+from ias.identity.core.projects import Projects
+from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.service_accounts import ServiceAccounts
+from ias.identity.core.service_tokens import ServiceTokens
+from ias.identity.core.sessions import Sessions
+from ias.identity.core.signing_keys import SigningKeys
+from ias.identity.core.users import Users
+from ias.identity.settings import IdentitySettings
+from ias.identity.workers.redis_records import keep_pushed
+from ias.identity.workers.signing_keys import keep_rotated
+from ias.kit.cursors import Cursors
+from ias.kit.database import Database
+from ias.kit.redis_documents import open_redis
+from ias.kit.sealing import Sealer, decode_secret_key
+from ias.kit.telemetry import close_tracing, open_tracing
+from ias.kit.tokens import MANAGEMENT_AUDIENCE, TokenVerifier
+from ias.kit.web import create_app
+
+ROUTERS = [
+    sessions.router,
+    users.router,
+    signing_keys.router,
+    orgs.router,
+    projects.router,
+    service_accounts.router,
+    api_keys.router,
+    members.router,
+    audit_log.router,
+    service_tokens.router,
+    api_keys.internal_router,
+]
+
+
+def build_app(settings: IdentitySettings | None = None) -> FastAPI:
+    """The app, with settings from the environment unless given. Its lifespan opens and closes everything."""
+    settings = settings or IdentitySettings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await _open(app, settings, stack)
+            yield
+
+    return create_app(
+        "identity",
+        description="Orgs, projects, users, members, API keys, sessions and the audit log of the platform.",
+        routers=ROUTERS,
+        lifespan=lifespan,
+        request_body_bytes_max=settings.request_body_bytes_max,
+    )
+
+
+async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack) -> None:
+    app.state.tracing = open_tracing("identity", settings)
+    stack.callback(close_tracing, app.state.tracing)
+    database = Database(settings.identity_database_url.get_secret_value(), settings, application_name="ias-identity")
+    stack.push_async_callback(database.close)
+    redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
+    stack.push_async_callback(redis.aclose)
+    passwords = Passwords(
+        rounds=settings.identity_bcrypt_rounds,
+        threads=settings.identity_bcrypt_threads,
+        waiting_max=settings.identity_bcrypt_waiting_max,
+    )
+    stack.callback(passwords.close)
+    parts = build_parts(settings, database, redis, passwords)
+    app.state.parts = parts
+    app.state.verifier = TokenVerifier(parts.signing_keys.get_jwks, audience=MANAGEMENT_AUDIENCE)
+    app.state.service_verifier = TokenVerifier(parts.signing_keys.get_jwks, audience="identity")
+
+    async def ping_redis() -> None:
+        await redis.ping()
+
+    app.state.checks = {"postgres": database.ping, "redis": ping_redis}
+    await parts.signing_keys.ensure()
+    if settings.identity_admin_email and settings.identity_admin_password:
+        await parts.users.ensure_platform_admin(
+            settings.identity_admin_email, settings.identity_admin_password.get_secret_value()
+        )
+    for worker in (
+        keep_pushed(parts.redis_records, interval_s=settings.identity_push_interval_s),
+        keep_rotated(parts.signing_keys),
+    ):
+        stack.push_async_callback(_cancel, asyncio.create_task(worker))
+
+
+def build_parts(settings: IdentitySettings, database: Database, redis: Redis, passwords: Passwords) -> Parts:
+    """One of each part, around what is open already."""
+    secret_key = decode_secret_key(settings.secret_key.get_secret_value())
+    records = RedisRecords(database, redis)
+    keys = SigningKeys(
+        database,
+        Sealer(secret_key, "identity signing keys"),
+        lifetime=timedelta(days=settings.identity_signing_key_days),
+    )
+    tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
+    return Parts(
+        api_keys=ApiKeys(database, records),
+        audit_log=AuditLog(database),
+        cursors=Cursors(secret_key),
+        members=Members(database, passwords, records),
+        orgs=Orgs(database, records),
+        projects=Projects(database, records),
+        redis_records=records,
+        service_accounts=ServiceAccounts(database),
+        service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
+        sessions=Sessions(database, passwords, tokens, lifetime=timedelta(days=settings.identity_session_days)),
+        signing_keys=keys,
+        users=Users(database, passwords),
+    )
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

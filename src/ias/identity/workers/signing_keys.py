@@ -1,0 +1,21 @@
+"""Makes the next signing key when the one in use has done its time."""
+
+import asyncio
+
+import structlog
+
+from ias.identity.core.signing_keys import SigningKeys
+
+log = structlog.get_logger("ias.identity.signing_keys")
+
+_INTERVAL_S = 3600.0
+
+
+async def keep_rotated(keys: SigningKeys) -> None:
+    """Look every hour, until cancelled."""
+    while True:
+        await asyncio.sleep(_INTERVAL_S)
+        try:
+            await keys.ensure()
+        except Exception:  # the database may be away; the next hour is early enough
+            log.exception("the signing keys could not be looked at")
