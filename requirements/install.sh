@@ -56,11 +56,14 @@ apt_install() { # as root on Debian and Ubuntu only; services are not started
     if [ ! -e /usr/sbin/policy-rc.d ]; then
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && own_policy=yes
     fi
-    local options=(-qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 -o Acquire::http::Timeout=30) status=0
+    local options=(-qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 -o Acquire::http::Timeout=30) status=0 log
+    log=$(mktemp)
     { timeout 300 apt-get "${options[@]}" update &&
         DEBIAN_FRONTEND=noninteractive timeout 600 apt-get "${options[@]}" install -y --no-install-recommends "$@"; } \
-        >/dev/null || status=$?
+        >"$log" 2>&1 || status=$?
     [ -z "$own_policy" ] || rm -f /usr/sbin/policy-rc.d
+    [ $status = 0 ] || tail -n 20 "$log" >&2
+    rm -f "$log"
     return $status
 }
 
