@@ -1,0 +1,92 @@
+"""One JSON line per request on standard output. Keys and prompts are never in it."""
+
+import asyncio
+import os
+import random
+
+import msgspec
+
+from ias.gateway.clock import Clock
+from ias.gateway.exchange import Exchange
+
+
+class AccessLine(msgspec.Struct, omit_defaults=True):
+    """What is written of one request."""
+
+    time: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    outcome: str
+    duration_ms: float
+    ttft_ms: float | None = None
+    org_id: str | None = None
+    project_id: str | None = None
+    api_key_id: str | None = None
+    model: str = ""
+    backend_id: str | None = None
+    streamed: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: int = 0
+    code: str | None = None
+    attempts: list[str] = []
+
+
+class AccessLog:
+    """Writes the lines of one loop turn at once. `share` is the part of the successful requests that is written."""
+
+    def __init__(self, clock: Clock, *, enabled: bool, share: float, fd: int = 1) -> None:
+        self._clock = clock
+        self._enabled = enabled
+        self._share = share
+        self._fd = fd
+        self._encode = msgspec.json.Encoder().encode
+        self._lines: list[bytes] = []
+        self.lost = 0
+
+    def write(self, exchange: Exchange, duration_s: float, ttft_s: float | None) -> None:
+        """Write a request's line, when it is one to be written."""
+        if not self._enabled:
+            return
+        if self._share < 1.0 and exchange.status == 200 and random.random() >= self._share:  # noqa: S311 - sampling
+            return
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._lines.append(self._encode(self._line(exchange, duration_s, ttft_s)))
+
+    def _line(self, exchange: Exchange, duration_s: float, ttft_s: float | None) -> AccessLine:
+        request, principal, backend, usage = exchange.request, exchange.principal, exchange.backend, exchange.usage
+        return AccessLine(
+            time=self._clock.rfc3339(),
+            request_id=exchange.request_id,
+            method=request.method,
+            path=request.path.partition(b"?")[0].decode("latin-1"),
+            status=exchange.status,
+            outcome=exchange.outcome,
+            duration_ms=round(duration_s * 1000, 3),
+            ttft_ms=None if ttft_s is None else round(ttft_s * 1000, 3),
+            org_id=None if principal is None else principal.key.org_id,
+            project_id=None if principal is None else principal.key.project_id,
+            api_key_id=None if principal is None else principal.key.key_id,
+            model=exchange.model,
+            backend_id=None if backend is None else backend.id,
+            streamed=exchange.streamed,
+            input_tokens=0 if usage is None else usage.input_tokens,
+            output_tokens=0 if usage is None else usage.output_tokens,
+            cost_nano_usd=exchange.cost_nano_usd,
+            code=exchange.error_code,
+            attempts=exchange.attempts,
+        )
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        lines.append(b"")
+        try:
+            os.write(self._fd, b"\n".join(lines))
+        except OSError:  # nobody reads; requests matter more
+            self.lost += len(lines) - 1

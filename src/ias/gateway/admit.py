@@ -1,0 +1,193 @@
+"""Stage 4, admit: can every budget in scope bear the worst that the request may cost?
+
+The worst case is reserved in all counters by one script, or in none. Where it does not fit, the output limit is lowered to
+what does; where nothing fits, the request is refused. Settlement replaces the reservation by the real cost.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET
+
+from ias.contracts import redis_keys
+from ias.contracts.money import TOKENS_PER_PRICE, format_usd
+from ias.contracts.spending import Price
+from ias.gateway.context import Gateway
+from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
+from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
+from ias.gateway.redis_connection import RedisAwayError, pack
+
+_TRIES_MAX = 4
+_RESERVATION_MARGIN_S = 60
+_TEMPLATE_TOKENS = 1024
+"""What a chat template may add of its own: a default system text, today's date, role marks."""
+_FOREIGN_CONTENT = (b'"image_url"', b'"input_audio"', b'"video_url"', b'"audio_url"', b'"file"', b'"input_image"')
+"""Content whose tokens have nothing to do with the length of the body that names it."""
+
+
+def admit(exchange: Exchange, gateway: Gateway) -> Progress:
+    """Set `price`; reserve where budgets apply."""
+    _check_books(gateway)
+    now = time.time()
+    price = exchange.price = _find_price(exchange, gateway, now)
+    principal = exchange.principal
+    if principal is None:
+        raise AssertionError("admit needs a caller")
+    exchange.output_tokens_max = find_output_cap(exchange)
+    plan = principal.budget_plan(exchange.model, now)
+    if price is None or not plan.budgets:
+        return NEXT
+    exchange.plan = plan
+    return _reserve(exchange, gateway)
+
+
+def _check_books(gateway: Gateway) -> None:
+    """Nothing is served that could not be accounted for.
+
+    Raises:
+        Refusal: 503.
+    """
+    if not gateway.snapshots.counters_ready:
+        if not gateway.redis.is_ready:
+            raise redis_away()
+        raise unavailable("Spending counters are being rebuilt.", "counters_not_ready")
+    if gateway.spool.is_full:
+        raise unavailable("Usage cannot be recorded at the moment.", "usage_spool_full")
+
+
+def _find_price(exchange: Exchange, gateway: Gateway, now: float) -> Price | None:
+    prices = gateway.snapshots.prices
+    price = prices.find(exchange.model, now) if prices is not None else None
+    if price is None and gateway.settings.gateway_unpriced == "refuse":
+        raise model_unpriced(exchange.model)
+    return price
+
+
+# ------------------------------------------------------------------ the worst case
+
+
+def requested_output_tokens(exchange: Exchange) -> int | None:
+    """The output limit the client set; the engine prefers max_completion_tokens where both are there."""
+    limits = dict(exchange.peek.output_limits())
+    return limits.get("max_completion_tokens") or limits.get("max_tokens") or limits.get("max_output_tokens")
+
+
+def find_output_cap(exchange: Exchange) -> int | None:
+    """The model's own output limit where the client asked for more or for no limit; None leaves the request's."""
+    cap = exchange.route.output_tokens_max
+    if cap is None or exchange.endpoint.output_limit is None:
+        return None
+    requested = requested_output_tokens(exchange)
+    return cap if requested is None or requested > cap else None
+
+
+def bound_input_tokens(exchange: Exchange) -> int:
+    """No fewer than the engine will count: a token is at least one byte of the body."""
+    peek, body = exchange.peek, exchange.request.body
+    context_length = exchange.route.context_length
+    size = len(body) + _TEMPLATE_TOKENS
+    if peek.tools is not UNSET:
+        size += len(body)  # templates print tools with white space of their own
+    if peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET or any(m in body for m in _FOREIGN_CONTENT):
+        size = context_length
+    prompts = exchange.choices if isinstance(getattr(peek, "prompt", None), list) else 1
+    if exchange.endpoint.output_limit is None:  # embeddings: many inputs, each as long as the context
+        return size
+    return min(size, context_length * prompts)
+
+
+def bound_output_tokens(exchange: Exchange) -> int:
+    """No fewer than the engine may make, over all choices."""
+    if exchange.endpoint.output_limit is None:
+        return 0
+    limit = exchange.output_tokens_max or requested_output_tokens(exchange) or exchange.route.context_length
+    return min(limit, exchange.route.context_length) * exchange.choices
+
+
+def bound_cost(exchange: Exchange, price: Price) -> int:
+    """Nano-USD that the request cannot exceed. Cached input is assumed at whichever price is higher."""
+    input_price = max(price.input_nano_usd_per_million, price.cached_input_nano_usd_per_million)
+    total = (
+        bound_input_tokens(exchange) * input_price + bound_output_tokens(exchange) * price.output_nano_usd_per_million
+    )
+    return -(-total // TOKENS_PER_PRICE)
+
+
+# ------------------------------------------------------------------ reserving it
+
+
+def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
+    plan, price, principal = exchange.plan, exchange.price, exchange.principal
+    if plan is None or price is None or principal is None:
+        raise AssertionError("reserving needs a plan, a price and a caller")
+    amount = exchange.reserved_nano_usd = bound_cost(exchange, price)
+    if amount == 0:
+        return NEXT
+    org_id = principal.key.org_id
+    now = int(time.time())
+    command = pack(
+        "EVALSHA",
+        gateway.reserve_script.sha,
+        2 + len(plan.counters),
+        redis_keys.reservation(org_id, exchange.request_id),
+        redis_keys.reservation_deadlines(org_id),
+        *plan.counters,
+        exchange.request_id,
+        amount,
+        now,
+        now + int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S,
+        redis_keys.reservation(org_id, ""),
+        *plan.arguments,
+    )
+    try:
+        gateway.redis.call(command, partial(_replied, exchange))
+    except RedisAwayError as error:
+        raise redis_away() from error
+    exchange.may_hold_reservation = True
+    exchange.reservation_tries += 1
+    exchange.continuation = _reserved
+    return WAIT
+
+
+def _replied(exchange: Exchange, reply: Any) -> None:
+    if not exchange.is_over:  # else it was settled right behind this reservation
+        exchange.reply = reply
+        exchange.resume()
+
+
+def _reserved(exchange: Exchange, gateway: Gateway) -> Progress:
+    """The script's reply: go on, try again with less output, or refuse."""
+    reply, exchange.reply = exchange.reply, None
+    if isinstance(reply, Exception):
+        gateway.metrics.redis_failures += 1
+        raise redis_away() from reply
+    if reply[1]:
+        gateway.metrics.swept_reservations += reply[1]
+    if reply[0] == 1:
+        exchange.remaining_nano_usd = reply[2] if reply[2] >= 0 else None
+        return NEXT
+    exchange.may_hold_reservation = False
+    _, _, denying, remaining = reply
+    if exchange.reservation_tries < _TRIES_MAX and lower_output_limit(exchange, remaining):
+        return _reserve(exchange, gateway)
+    plan = exchange.plan
+    if plan is None:
+        raise AssertionError("a refusal needs a plan")
+    budget = plan.budgets[denying - 1]
+    exchange.remaining_nano_usd = remaining
+    raise budget_exhausted(budget.id, budget.scope_kind, max(remaining, 0), format_usd(max(remaining, 0)))
+
+
+def lower_output_limit(exchange: Exchange, remaining_nano_usd: int) -> bool:
+    """Limit the output to what remains after the input; False when not one token fits."""
+    price = exchange.price
+    if price is None or exchange.endpoint.output_limit is None or price.output_nano_usd_per_million == 0:
+        return False
+    input_price = max(price.input_nano_usd_per_million, price.cached_input_nano_usd_per_million)
+    left = remaining_nano_usd * TOKENS_PER_PRICE - bound_input_tokens(exchange) * input_price
+    tokens = left // (price.output_nano_usd_per_million * exchange.choices)
+    if tokens < 1:
+        return False
+    exchange.output_tokens_max = tokens
+    return True

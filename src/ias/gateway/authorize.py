@@ -1,0 +1,88 @@
+"""Stage 3, authorize: what is asked for, and may the caller have it?"""
+
+import ipaddress
+from typing import Any
+
+from ias.contracts.routes import ModelRoute
+from ias.gateway.context import Gateway
+from ias.gateway.errors import key_not_usable, model_not_found, redis_away, unavailable
+from ias.gateway.exchange import NEXT, Exchange, Progress
+from ias.gateway.peek import read_peek
+from ias.gateway.snapshots import Principal
+
+
+def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
+    """Set what was asked for (`peek`, `model`, `route`, `streamed`, `choices`); refuse what the key may not have."""
+    endpoint = exchange.endpoint
+    principal = exchange.principal
+    if principal is None or endpoint.decoder is None or endpoint.check is None:
+        raise AssertionError("authorize needs a caller and an inference endpoint")
+    peek = read_peek(endpoint.decoder, exchange.request.body)
+    endpoint.check(peek)
+    check_key_limits(exchange, principal, gateway)
+    exchange.peek = peek
+    exchange.model = peek.model
+    exchange.route = find_route(peek.model, principal, gateway)
+    exchange.streamed = bool(peek.stream)
+    exchange.choices = count_choices(peek)
+    return NEXT
+
+
+def check_key_limits(exchange: Exchange, principal: Principal, gateway: Gateway) -> None:
+    """The endpoints and addresses that the key is limited to.
+
+    Raises:
+        Refusal: 403.
+    """
+    scopes = principal.key.scopes
+    if scopes is not None and exchange.endpoint.name not in scopes and exchange.endpoint.path not in scopes:
+        raise key_not_usable(
+            f"You have insufficient permissions for this operation. Missing scopes: {exchange.endpoint.name}.",
+            "insufficient_permissions",
+        )
+    if principal.networks is not None:
+        address = ipaddress.ip_address(client_address(exchange, gateway))
+        if not any(address in network for network in principal.networks):
+            raise key_not_usable("Your IP address is not allowed to use this API key.", "ip_not_authorized")
+
+
+def client_address(exchange: Exchange, gateway: Gateway) -> str:
+    """The address the request came from: the last one in X-Forwarded-For that no trusted proxy of ours owns."""
+    peer = exchange.client.peer_address
+    forwarded = exchange.request.headers.get(b"x-forwarded-for")
+    trusted = [ipaddress.ip_network(network) for network in gateway.settings.gateway_trusted_proxies]
+    if forwarded is None or not trusted:
+        return peer
+    hops = [*(hop.strip() for hop in forwarded.decode("latin-1").split(",")), peer]
+    for hop in reversed(hops):
+        try:
+            address = ipaddress.ip_address(hop)
+        except ValueError:
+            return peer
+        if not any(address in network for network in trusted):
+            return hop
+    return hops[0]
+
+
+def find_route(model: str, principal: Principal, gateway: Gateway) -> ModelRoute:
+    """The route of a model that the caller may use.
+
+    Raises:
+        Refusal: 404 for a model that is not there or not the caller's; 503 while no routes are known.
+    """
+    table = gateway.snapshots.routes
+    if table is None:
+        raise redis_away() if not gateway.redis.is_ready else unavailable("No models are known yet.", "routes_unknown")
+    route = table.models.get(model)
+    if route is None or not principal.may_use(model):
+        raise model_not_found(model)
+    return route
+
+
+def count_choices(peek: Any) -> int:
+    """How many answers the engine makes for one request: each may use all of the output limit."""
+    choices = max(peek.n or 1, peek.best_of or 1)
+    prompt = getattr(peek, "prompt", None)
+    if isinstance(prompt, list) and prompt and bytes(memoryview(prompt[0])[:1]) in (b'"', b"["):
+        choices *= len(prompt)
+    return choices

@@ -1,0 +1,35 @@
+"""The date in the two spellings that every answer and every record carry, worked out once a second."""
+
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+
+class Clock:
+    """Formats the current time."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._rfc3339 = ""
+        self._http_date = b""
+
+    def _turn(self, second: int) -> None:
+        moment = datetime.fromtimestamp(second, UTC)
+        self._second = second
+        self._rfc3339 = moment.strftime("%Y-%m-%dT%H:%M:%S")
+        self._http_date = format_datetime(moment, usegmt=True).encode()
+
+    def rfc3339(self) -> str:
+        """Now, in UTC, with milliseconds."""
+        now_ns = time.time_ns()
+        second = now_ns // 1_000_000_000
+        if second != self._second:
+            self._turn(second)
+        return f"{self._rfc3339}.{now_ns // 1_000_000 % 1000:03d}Z"
+
+    def http_date(self) -> bytes:
+        """Now, as HTTP's Date."""
+        second = int(time.time())
+        if second != self._second:
+            self._turn(second)
+        return self._http_date

@@ -1,0 +1,531 @@
+"""A client's HTTP/1.1 connection: requests off the wire one after another, answers back in the same order.
+
+llhttp (through httptools) does the parsing and refuses what could be read in two ways. Requests that are pipelined wait
+their turn. What a peer may make us hold is bounded by limits and deadlines: a head, a body, a few waiting requests, and a
+write buffer that pauses the backend when it is full.
+"""
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from http import HTTPStatus
+from typing import Protocol
+
+import httptools
+
+from ias.contracts.ids import request_id_of, uuid7
+from ias.gateway.clock import Clock
+from ias.gateway.errors import Refusal, malformed_http
+from ias.gateway.exchange import Exchange, Request
+from ias.gateway.settings import GatewaySettings
+
+_FOREVER = float("inf")
+_WAITING_MAX = 16
+_DRAINED_BODY_BYTES_MAX = 65_536
+"""A refused request's body up to this size is read to its end, so that the connection stays usable."""
+_LINGER_S = 2.0
+_WRITE_BUFFER_HIGH_BYTES = 65_536
+_PROBE_FIRST_S = 0.03
+_PROBE_LAST_S = 2.0
+_TCP_CLOSED_STATES = frozenset({7})  # TCP_CLOSE: the peer has answered with RST
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBE_IN_STREAM = b"2\r\n:\n\r\n"
+
+_KEPT_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"api-key",
+        b"x-api-key",
+        b"content-encoding",
+        b"expect",
+        b"origin",
+        b"access-control-request-headers",
+        b"openai-organization",
+        b"openai-project",
+        b"x-forwarded-for",
+        b"idempotency-key",
+    }
+)
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Handler(Protocol):
+    """What the connection needs to know of the worker."""
+
+    settings: GatewaySettings
+    clock: Clock
+    connections: "set[ServerConnection]"
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the worker is going down."""
+
+    def begin(self, request: Request, connection: "ServerConnection") -> Exchange:
+        """Take a request through the stages."""
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client has left."""
+
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """End an exchange with an error that the connection found."""
+
+    def refuse_protocol(self, refusal: Refusal) -> None:
+        """Count a refusal below the level of requests."""
+
+
+class ServerConnection(asyncio.Protocol):
+    """One client's connection. It is the `Client` of the exchange that is being answered."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.deadline = _FOREVER
+        """Loop time at which `deadline_passed` is due."""
+        self.peer_address = ""
+        self._handler = handler
+        self._settings = handler.settings
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._arriving: Request | None = None
+        self._head_bytes = 0
+        self._in_head = True
+        self._waiting: deque[Request] = deque()
+        self._request: Request | None = None
+        self._exchange: Exchange | None = None
+        self._held_answer: list[bytes | bytearray] | None = None
+        """An answer that waits until the request's body has been read to its end."""
+        self._is_answered = False
+        self._is_streaming = False
+        self._wants_body = False
+        self._is_paused = False
+        self._is_reading = True
+        self._closes_after = False
+        self._is_lingering = False
+        self._has_eof = False
+        self._unwritten_before = 0
+
+    # -------------------------------------------------------------- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio."""
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.peer_address = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
+        self._handler.connections.add(self)
+        self.deadline = self._loop.time() + self._settings.gateway_header_timeout_s
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio."""
+        if self._is_lingering or self._closes_after:
+            return
+        if self._in_head:
+            if self._head_bytes == 0 and self._request is None:
+                self.deadline = self._loop.time() + self._settings.gateway_header_timeout_s
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse_protocol(malformed_http("Upgrading the connection is not supported."))
+            return
+        except httptools.HttpParserError:
+            self._refuse_protocol(malformed_http("The HTTP request is malformed."))
+            return
+        if self._in_head and self._head_bytes > self._settings.gateway_header_bytes_max:
+            self._refuse_protocol(malformed_http("The request's headers are too large.", 431))
+
+    def eof_received(self) -> bool:
+        """The client will send no more. It may still read (half-close) or be gone: only a write can tell."""
+        self._has_eof = True
+        if self._exchange is None or self._request is None or not self._request.is_complete or self._request.is_http10:
+            return False
+        self._probe()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Asyncio."""
+        self._handler.connections.discard(self)
+        self.deadline = _FOREVER
+        self._waiting.clear()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._handler.abandon(exchange)
+
+    def pause_writing(self) -> None:
+        """asyncio: the client takes less than we have for it."""
+        self._is_paused = True
+        self._unwritten_before = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._settings.gateway_write_timeout_s
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.pause()
+
+    def resume_writing(self) -> None:
+        """asyncio: the client has caught up."""
+        self._is_paused = False
+        self.deadline = _FOREVER if self._exchange is not None else self._idle_deadline()
+        if self._waiting:
+            self._loop.call_soon(self._start_waiting)
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.resume()
+
+    # -------------------------------------------------------------- httptools: a request arrives
+
+    def on_message_begin(self) -> None:
+        """Httptools."""
+        self._arriving = Request()
+
+    def on_url(self, url: bytes) -> None:
+        """httptools: may come in pieces."""
+        if self._arriving is not None:
+            self._arriving.path += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header."""
+        name = name.lower()
+        request = self._arriving
+        if request is None:
+            return
+        if name in _KEPT_HEADERS:
+            known = request.headers.get(name)
+            request.headers[name] = value if known is None else known + b", " + value
+        elif name == b"content-length":
+            request.content_length = int(value)
+        elif name == b"transfer-encoding":
+            request.is_chunked = True
+            if value.lower() != b"chunked":
+                request.headers[b"transfer-encoding"] = value
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is whole; the request can be judged before its body comes."""
+        request = self._arriving
+        if request is None:
+            return
+        parser = self._parser
+        request.method = parser.get_method().decode("latin-1")
+        request.is_http10 = parser.get_http_version() != "1.1"
+        request.keeps_alive = parser.should_keep_alive() and not request.is_http10
+        self._in_head = False
+        self._head_bytes = 0
+        if self._request is None and not self._waiting and not self._is_paused:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+            if len(self._waiting) >= _WAITING_MAX:
+                self._pause_reading()
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: decoded bytes of the body."""
+        request = self._arriving
+        if request is None:
+            return
+        request.body_bytes += len(data)
+        if request is self._request and self._held_answer is not None:
+            return  # it has been refused already
+        if request.body_bytes > self._settings.gateway_body_bytes_max:
+            request.body = b""  # `receive` refuses it by its size
+            if request is self._request and self._wants_body:
+                self._wants_body = False
+                self._resume_exchange()
+            return
+        if not request.body:
+            request.body = data
+            return
+        if isinstance(request.body, bytes):
+            request.body = bytearray(request.body)
+        request.body += data
+        self.deadline = self._loop.time() + self._settings.gateway_body_timeout_s
+
+    def on_message_complete(self) -> None:
+        """httptools: the request is whole."""
+        request, self._arriving = self._arriving, None
+        self._in_head = True
+        if request is None:
+            return
+        request.is_complete = True
+        if request is not self._request:
+            return
+        self.deadline = _FOREVER
+        if self._held_answer is not None:
+            self._write_held()
+        elif self._wants_body:
+            self._wants_body = False
+            self._resume_exchange()
+
+    # -------------------------------------------------------------- one request after another
+
+    def _start(self, request: Request) -> None:
+        self._request = request
+        self._is_answered = self._is_streaming = self._wants_body = False
+        self.deadline = _FOREVER if request.is_complete else self._loop.time() + self._settings.gateway_body_timeout_s
+        if b"transfer-encoding" in request.headers or (request.is_chunked and request.is_http10):
+            self._refuse_protocol(malformed_http("The request's Transfer-Encoding is not supported."))
+            return
+        if not request.is_complete and not request.is_chunked and not request.content_length:
+            request.is_complete = True  # no body will come; on_message_complete follows at once
+        exchange = self._handler.begin(request, self)
+        if not exchange.is_over:
+            self._exchange = exchange
+            if self._has_eof:
+                self._handler.abandon(exchange)
+
+    def _resume_exchange(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def exchange_over(self) -> None:
+        """The exchange has been settled and recorded: on to the next."""
+        self._exchange = None
+        if not self._is_answered:
+            if not self._transport.is_closing():
+                self._transport.abort()
+            return
+        if self._held_answer is None:
+            self._next_request()
+
+    def _next_request(self) -> None:
+        if self._closes_after:
+            self._linger()
+            return
+        self._request = None
+        if self._handler.is_draining:
+            self._transport.close()
+            return
+        self.deadline = self._idle_deadline()
+        if self._waiting:
+            self._loop.call_soon(self._start_waiting)
+        elif self._has_eof:
+            self._transport.close()
+
+    def _start_waiting(self) -> None:
+        if self._request is not None or self._is_paused or not self._waiting or self._transport.is_closing():
+            return
+        request = self._waiting.popleft()
+        if len(self._waiting) < _WAITING_MAX and not self._is_reading:
+            self._resume_reading()
+        self._start(request)
+
+    def _idle_deadline(self) -> float:
+        return self._loop.time() + self._settings.gateway_keepalive_s
+
+    def _pause_reading(self) -> None:
+        if self._is_reading and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    # -------------------------------------------------------------- Client: answers
+
+    @property
+    def streams_chunked(self) -> bool:
+        """See Client."""
+        return self._request is not None and not self._request.is_http10
+
+    def expect_body(self) -> None:
+        """See Client."""
+        self._wants_body = True
+        request = self._request
+        if request is not None and b"expect" in request.headers and not request.body_bytes and not request.is_http10:
+            self._transport.write(_CONTINUE)
+
+    def answer(
+        self, status: int, headers: bytes, body: bytes | bytearray, content_type: bytes = b"application/json"
+    ) -> None:
+        """See Client."""
+        request = self._request
+        if request is None or self._transport.is_closing():
+            return
+        self._is_answered = True
+        self._decide_closing(request)
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+            self._status_line(status),
+            content_type,
+            len(body),
+            headers,
+            self._common_headers(request),
+        )
+        parts = [head] if request.method == "HEAD" else [head, body]
+        if request.is_complete or self._closes_after:
+            self._write(parts)
+        else:
+            self._held_answer = list(parts)
+
+    def begin_stream(self, status: int, headers: bytes) -> None:
+        """See Client."""
+        request = self._request
+        if request is None:
+            return
+        self._is_streaming = True
+        self._decide_closing(request)
+        self._transport.write(
+            b"%bcontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+            b"%b%b%b\r\n"
+            % (
+                self._status_line(status),
+                headers,
+                self._common_headers(request),
+                b"" if request.is_http10 else b"transfer-encoding: chunked\r\n",
+            )
+        )
+
+    def stream(self, data: bytes) -> None:
+        """See Client."""
+        self._transport.write(data)
+
+    def end_stream(self) -> None:
+        """See Client."""
+        self._is_answered = True
+        self._is_streaming = False
+
+    def abort(self) -> None:
+        """See Client."""
+        self._transport.abort()
+
+    def _status_line(self, status: int) -> bytes:
+        return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+    def _common_headers(self, request: Request) -> bytes:
+        lines = b"date: %b\r\n" % self._handler.clock.http_date()
+        if self._closes_after:
+            lines += b"connection: close\r\n"
+        if b"origin" in request.headers and self._settings.gateway_cors_origins:
+            lines += cors_headers(request, self._settings.gateway_cors_origins)
+        return lines
+
+    def _decide_closing(self, request: Request) -> None:
+        """Close after this answer when the peer asks for it, or when what is still to come is not worth reading."""
+        if not request.keeps_alive or self._handler.is_draining:
+            self._closes_after = True
+        elif not request.is_complete:
+            expects = b"expect" in request.headers and not request.body_bytes
+            length = request.content_length
+            if expects or length is None or length > _DRAINED_BODY_BYTES_MAX:
+                self._closes_after = True
+
+    def _write(self, parts: list[bytes] | list[bytes | bytearray]) -> None:
+        if sum(len(part) for part in parts) < 65_536:
+            self._transport.write(b"".join(parts))
+        else:
+            for part in parts:
+                self._transport.write(part)
+
+    def _write_held(self) -> None:
+        parts, self._held_answer = self._held_answer, None
+        if parts is not None:
+            self._write(parts)
+        if self._exchange is None:
+            self._next_request()
+
+    # -------------------------------------------------------------- when it ends
+
+    def _refuse_protocol(self, refusal: Refusal) -> None:
+        """Answer what is no request of HTTP, after the answers before it, and close: nothing behind it can be trusted."""
+        self._waiting.clear()
+        if self._exchange is not None or self._is_streaming or self._held_answer is not None:
+            self._closes_after = True  # the request before is answered; this one is not worth an answer
+            return
+        if self._transport.is_closing():
+            return
+        self._closes_after = True
+        body = refusal.body()
+        self._transport.write(
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nopenai-processing-ms: 0\r\n"
+            b"date: %b\r\nconnection: close\r\n\r\n%b"
+            % (
+                self._status_line(refusal.status),
+                len(body),
+                request_id_of(uuid7()).encode(),
+                self._handler.clock.http_date(),
+                body,
+            )
+        )
+        self._handler.refuse_protocol(refusal)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close without a reset that would take the answer with it: say that nothing more comes, read on for a moment."""
+        if self._transport.is_closing():
+            return
+        request = self._request
+        if self._has_eof or (request is not None and request.is_complete):
+            self._transport.close()
+            return
+        self._is_lingering = True
+        self.deadline = self._loop.time() + _LINGER_S
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _probe(self) -> None:
+        """Find out whether a client that has closed its side is still there.
+
+        One that is gone answers a write with a reset. A half-closed one skips an interim answer or a comment.
+        """
+        if self._exchange is None or self._transport.is_closing():
+            return
+        self._transport.write(_PROBE_IN_STREAM if self._is_streaming else _CONTINUE)
+        self._loop.call_later(_PROBE_FIRST_S, self._look_after_probe, _PROBE_FIRST_S)
+
+    def _look_after_probe(self, waited_s: float) -> None:
+        if self._transport.is_closing() or self._exchange is None:
+            return
+        sock = self._transport.get_extra_info("socket")
+        try:
+            state = struct.unpack("B", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))[0]
+        except (OSError, AttributeError):
+            return
+        if state in _TCP_CLOSED_STATES:
+            self._transport.abort()
+        elif waited_s < _PROBE_LAST_S:  # the reset may have a long way to come
+            self._loop.call_later(waited_s, self._look_after_probe, waited_s * 2)
+
+    def deadline_passed(self) -> None:
+        """Told by the worker's clock once `deadline` is over."""
+        self.deadline = _FOREVER
+        if self._is_lingering:
+            self._transport.abort()
+        elif self._is_paused:
+            self._check_write_progress()
+        elif self._request is None and self._head_bytes == 0:
+            self._transport.close()
+        elif self._exchange is not None:
+            if self._wants_body:
+                self._wants_body = False
+                self._handler.refuse(self._exchange, malformed_http("The request's body did not arrive in time.", 408))
+        elif self._held_answer is not None:
+            self._transport.abort()
+        else:
+            self._refuse_protocol(malformed_http("The request did not arrive in time.", 408))
+
+    def _check_write_progress(self) -> None:
+        unwritten = self._transport.get_write_buffer_size()
+        if unwritten >= self._unwritten_before:
+            self._transport.abort()
+            return
+        self._unwritten_before = unwritten
+        self.deadline = self._loop.time() + self._settings.gateway_write_timeout_s
+
+    def drain(self) -> None:
+        """The worker is going down: close when nothing is being answered."""
+        if self._request is None and self._arriving is None:
+            self._transport.close()
+
+    def cut(self) -> None:
+        """The worker will not wait any longer: end what is being answered with an error."""
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.abort("draining")
+        if not self._transport.is_closing():
+            self._transport.close()
+
+
+def cors_headers(request: Request, origins: tuple[str, ...]) -> bytes:
+    """What a browser needs to see on an answer; nothing for origins that are not allowed."""
+    origin = request.headers[b"origin"]
+    if "*" not in origins and origin.decode("latin-1") not in origins:
+        return b""
+    return (
+        b"access-control-allow-origin: %b\r\nvary: origin\r\n"
+        b"access-control-expose-headers: x-request-id, openai-processing-ms, retry-after, x-should-retry\r\n" % origin
+    )

@@ -1,0 +1,34 @@
+"""What the stages work with: one of each per worker."""
+
+from dataclasses import dataclass, field
+
+from ias.gateway.access_log import AccessLog
+from ias.gateway.clock import Clock
+from ias.gateway.metrics import Metrics
+from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.routing import Router
+from ias.gateway.settings import GatewaySettings
+from ias.gateway.settlements import Settlements
+from ias.gateway.snapshots import Snapshots
+from ias.gateway.spool import Spool
+from ias.gateway.upstream import Upstreams
+from ias.gateway.upstream_request import UpstreamRequests
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One worker's parts. Built by `worker.py`, handed to every stage."""
+
+    settings: GatewaySettings
+    redis: RedisConnection
+    snapshots: Snapshots
+    reserve_script: Script
+    settlements: Settlements
+    router: Router
+    upstreams: Upstreams
+    upstream_requests: UpstreamRequests
+    spool: Spool
+    metrics: Metrics
+    access_log: AccessLog
+    clock: Clock
+    is_draining: bool = field(default=False)

@@ -1,0 +1,239 @@
+"""One backend's event stream on its way to a client, without I/O: bytes in, bytes out.
+
+Most chunk frames are whole events that need no change: they are recognised by a few searches and forwarded as they came,
+framing included. All else (split frames, comments, usage, other line ends, errors, renamed models) is taken apart into
+events and put together again.
+"""
+
+import re
+from collections import deque
+from typing import Literal
+
+from ias.gateway.chunked import ChunkedDecoder, ChunkedError
+from ias.gateway.json_splice import edit_object
+from ias.gateway.normalise import normalise_event_error
+from ias.gateway.sse import Event, EventScanner, EventTooLargeError, format_event
+from ias.gateway.usage import TokenCounts, read_chunk, to_counts
+
+Framing = Literal["chunked", "length", "close"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+_DONE = b"data: [DONE]\n\n"
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_LAST_EVENTS_KEPT = 4
+_SIZE_LINE_LENGTH_MAX = 9
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+
+
+class BrokenStreamError(ValueError):
+    """What the backend sends is no event stream."""
+
+
+class Rewrite:
+    """What must change in a stream: decided once per request."""
+
+    __slots__ = ("client_wants_continuous", "client_wants_usage", "public_model", "upstream_model")
+
+    def __init__(
+        self, *, client_wants_usage: bool, client_wants_continuous: bool, upstream_model: str, public_model: str
+    ) -> None:
+        self.client_wants_usage = client_wants_usage
+        self.client_wants_continuous = client_wants_continuous
+        self.upstream_model = upstream_model
+        self.public_model = public_model
+
+    @property
+    def renames(self) -> bool:
+        """Whether the client knows the model by another name than the backend."""
+        return self.upstream_model != self.public_model
+
+
+class EventStream:
+    """The state of one relayed stream.
+
+    `usage` is the engine's last word on tokens; `events` counts events with content; `done` says that the client has
+    been sent its end; `body_ended` that the backend's body is complete and its connection free.
+    """
+
+    def __init__(
+        self,
+        rewrite: Rewrite,
+        *,
+        framing: Framing,
+        chunk_output: bool,
+        named_events: bool,
+        event_bytes_max: int,
+        length: int = 0,
+    ) -> None:
+        self.usage: TokenCounts | None = None
+        self.events = 0
+        self.done = False
+        self.failed = False
+        self.body_ended = False
+        self._rewrite = rewrite
+        self._framing = framing
+        self._chunk_output = chunk_output
+        self._named_events = named_events
+        self._decoder = ChunkedDecoder()
+        self._scanner = EventScanner(event_bytes_max)
+        self._length_left = length
+        self._last_events: deque[bytes] = deque(maxlen=_LAST_EVENTS_KEPT)
+        self._verbatim = framing == "chunked" and chunk_output and not named_events and not rewrite.renames
+        self._renamed = (
+            b'"model":"%b"' % rewrite.upstream_model.encode(),
+            b'"model":"%b"' % rewrite.public_model.encode(),
+        )
+
+    def feed(self, data: bytes) -> bytes:
+        """What to send to the client for what has arrived, framed.
+
+        Raises:
+            BrokenStreamError: neither framing nor events can be made out.
+        """
+        if not self._verbatim:
+            return self._feed_thoroughly(data)
+        plain = self._plain_length(data)
+        if plain == len(data):
+            return data
+        return data[:plain] + self._feed_thoroughly(data[plain:])
+
+    def finish(self) -> bytes:
+        """What remains to be sent when the backend's body has ended properly.
+
+        A stream whose choices had finished only lacks its end mark. One that stopped before was cut, and says so.
+        """
+        if self.done:
+            return b""
+        if self._named_events or any(_FINISHED.search(event) for event in self._last_events) or self.failed:
+            return self._end()
+        return b""
+
+    def end_with_error(self, error: bytes) -> bytes:
+        """The error event for a stream that cannot go on, and its end. `error` is the JSON of an OpenAI error."""
+        if self.done:
+            return b""
+        self.failed = True
+        event = Event(b"error", error) if self._named_events else Event(None, error)
+        return self._frame(format_event(event)) + self._end()
+
+    # -------------------------------------------------------------- the quick way
+
+    def _plain_length(self, data: bytes) -> int:
+        """How many leading bytes are chunks of whole events that the client may see exactly as they are."""
+        if self.done or not self._decoder.at_boundary or not self._scanner.is_empty:
+            return 0
+        position = 0
+        total = len(data)
+        while position < total:
+            size_end = data.find(b"\r\n", position, position + _SIZE_LINE_LENGTH_MAX)
+            if size_end <= position or data[position:size_end].strip(_HEX_DIGITS):
+                break
+            start = size_end + 2
+            end = start + int(data[position:size_end], 16)
+            if not self._is_plain_chunk(data, start, end):
+                break
+            position = end + 2
+        return position
+
+    def _is_plain_chunk(self, data: bytes, start: int, end: int) -> bool:
+        lines = data.count(b"\n", start, end)
+        if (
+            not data.startswith(b"data: {", start)
+            or not data.startswith(b"}\n\n\r\n", end - 3)
+            or (lines != 2 and lines != 2 + 2 * data.count(b"\n\ndata: {", start, end))
+            or data.find(b'"usage"', start, end) >= 0
+            or data.find(b'data: {"error"', start, end) >= 0
+            or data.find(b"\r", start, end) >= 0
+        ):
+            return False
+        self.events += lines // 2
+        self._last_events.append(data)
+        return True
+
+    # -------------------------------------------------------------- the thorough way
+
+    def _feed_thoroughly(self, data: bytes) -> bytes:
+        try:
+            payload = self._unframe(data)
+            events = self._scanner.feed(payload)
+        except (ChunkedError, EventTooLargeError) as error:
+            raise BrokenStreamError(str(error)) from error
+        return self._emit(events)
+
+    def _unframe(self, data: bytes) -> bytes:
+        if self._framing == "chunked":
+            payload = self._decoder.feed(data)
+            self.body_ended = self._decoder.ended
+            return payload
+        if self._framing == "length":
+            if len(data) > self._length_left:
+                raise ChunkedError("more bytes than announced")
+            self._length_left -= len(data)
+            self.body_ended = self._length_left == 0
+        return data
+
+    def _emit(self, events: list[Event]) -> bytes:
+        output = []
+        for event in events:
+            if self.done:
+                break
+            if event.data == b"[DONE]":
+                output.append(self._end())
+                break
+            shown = self._inspect(event)
+            if shown is not None:
+                output.append(self._frame(format_event(shown)))
+        return b"".join(output)
+
+    def _inspect(self, event: Event) -> Event | None:
+        """Note what an event says of usage and of the end; the event as the client may see it."""
+        name, data = event
+        self._last_events.append(data)
+        if data.startswith((b'{"error"', b'{ "error"')) or name == b"error":
+            self.failed = True
+            return Event(name, normalise_event_error(data) if name is None else data)
+        if self._rewrite.renames:
+            data = self._rename(data)
+        if b'"usage"' not in data:
+            self.events += 1
+            return Event(name, data)
+        return self._inspect_usage(name, data)
+
+    def _rename(self, data: bytes) -> bytes:
+        old, new = self._renamed
+        if old in data:
+            return data.replace(old, new, 1)
+        if b'"model"' in data and b'"choices"' in data:
+            return edit_object(data, put={"model": new[len(b'"model":') :]})
+        return data
+
+    def _inspect_usage(self, name: bytes | None, data: bytes) -> Event | None:
+        chunk = read_chunk(data)
+        if chunk is None:
+            return Event(name, data)
+        reported = chunk.usage if chunk.response is None else chunk.response.usage
+        if reported is not None:
+            self.usage = to_counts(reported) or self.usage
+        if self._named_events:
+            self.events += 1
+            return Event(name, data)
+        if chunk.choices == [] and chunk.usage is not None:
+            return Event(name, data) if self._rewrite.client_wants_usage else None
+        self.events += 1
+        return Event(name, self._hide_usage(data, has_usage=chunk.usage is not None))
+
+    def _hide_usage(self, data: bytes, *, has_usage: bool) -> bytes:
+        """A content event's `usage` as the client expects it: absent unless asked for, null until the end."""
+        if not self._rewrite.client_wants_usage:
+            return edit_object(data, put={}, remove=frozenset({"usage"}))
+        if has_usage and not self._rewrite.client_wants_continuous:
+            return edit_object(data, put={"usage": b"null"})
+        return data
+
+    def _frame(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunk_output else data
+
+    def _end(self) -> bytes:
+        self.done = True
+        mark = b"" if self._named_events else self._frame(_DONE)
+        return mark + LAST_CHUNK if self._chunk_output else mark

@@ -1,0 +1,110 @@
+"""The supervisor: N worker processes on one port, restarted when they crash, drained when the supervisor is told to stop."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+
+import structlog
+
+from ias.gateway.settings import GatewaySettings
+from ias.kit.logging import configure_logging
+
+_BACKOFF_FIRST_S = 0.2
+_BACKOFF_LAST_S = 10.0
+_HEALTHY_AFTER_S = 30.0
+_KILL_MARGIN_S = 15.0
+
+log = structlog.get_logger("ias.gateway")
+
+
+def serve(settings: GatewaySettings) -> int:
+    """Run the gateway until SIGTERM or SIGINT; the exit status."""
+    configure_logging("gateway", settings)
+    return asyncio.run(_supervise(settings))
+
+
+async def _supervise(settings: GatewaySettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        reserved = _reserve_port(settings)
+    except OSError as error:
+        log.error("cannot_listen", host=settings.gateway_host, port=settings.gateway_port, error=str(error))  # noqa: TRY400 - the error says it all
+        return 1
+    with reserved:
+        port = int(reserved.getsockname()[1])
+        log.info("gateway_starting", host=settings.gateway_host, port=port, workers=settings.gateway_workers)
+        keepers = [
+            asyncio.create_task(_keep_worker(settings, slot, port, stop), name=f"worker-{slot}")
+            for slot in range(settings.gateway_workers)
+        ]
+        await asyncio.gather(*keepers)
+    log.info("gateway_stopped")
+    return 0
+
+
+def _reserve_port(settings: GatewaySettings) -> socket.socket:
+    """A bound socket that does not listen: finds out early whether the port can be had, and which one 0 means."""
+    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((settings.gateway_host, settings.gateway_port))
+    except OSError:
+        reserved.close()
+        raise
+    return reserved
+
+
+async def _keep_worker(settings: GatewaySettings, slot: int, port: int, stop: asyncio.Event) -> None:
+    """One worker, started again whenever it ends, the sooner the longer it had run."""
+    backoff_s = _BACKOFF_FIRST_S
+    while not stop.is_set():
+        started = time.monotonic()
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ias.gateway.worker", str(slot), str(port))
+        if await _ended_before(process, stop):
+            log.error("worker_crashed", slot=slot, status=process.returncode, restart_in_s=backoff_s)
+            if time.monotonic() - started > _HEALTHY_AFTER_S:
+                backoff_s = _BACKOFF_FIRST_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), backoff_s)
+            backoff_s = min(backoff_s * 2, _BACKOFF_LAST_S)
+            continue
+        await _stop_worker(process, settings)
+
+
+async def _ended_before(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:
+    """Wait for the worker's end or for the supervisor's; whether the worker ended."""
+    ended = asyncio.create_task(process.wait())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not ended.done():
+        ended.cancel()
+        return False
+    return not stop.is_set()
+
+
+async def _stop_worker(process: asyncio.subprocess.Process, settings: GatewaySettings) -> None:
+    """Ask the worker to drain; kill it when it takes far longer than it may."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), settings.gateway_drain_s + _KILL_MARGIN_S)
+    except TimeoutError:
+        log.error("worker_killed", pid=process.pid)  # noqa: TRY400 - there is no traceback to show
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(GatewaySettings()))

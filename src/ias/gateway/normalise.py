@@ -1,0 +1,99 @@
+"""Backends' errors in OpenAI's shape. vLLM and the servers before it have four others (see `read_upstream_error`)."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from ias.gateway.errors import RETRY_SOON, Refusal, encode_error, upstream_failed
+
+_CONTEXT_OVERFLOW = re.compile(
+    r"maximum context length|context length (?:is|of) |longer than the maximum model length", re.IGNORECASE
+)
+_MESSAGE_LENGTH_MAX = 2000
+_OPENAI_KINDS = frozenset({"invalid_request_error", "server_error", "tokens", "requests", "insufficient_quota"})
+
+
+class UpstreamError(msgspec.Struct):
+    """What could be made out of a backend's error."""
+
+    message: str | None = None
+    kind: str | None = None
+    param: str | None = None
+    code: Any = None
+
+
+def read_upstream_error(body: bytes | bytearray) -> UpstreamError:
+    """The error in a body: OpenAI's object, vLLM's with a numeric code, a bare string, FastAPI's `detail`, or nothing."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return UpstreamError()
+    if not isinstance(document, dict):
+        return UpstreamError()
+    error = document.get("error", document.get("detail", document))
+    if isinstance(error, str):
+        return UpstreamError(message=error)
+    if not isinstance(error, dict):
+        return UpstreamError(message=document.get("message") if isinstance(document.get("message"), str) else None)
+    return UpstreamError(
+        message=_text(error.get("message")),
+        kind=_text(error.get("type")),
+        param=_text(error.get("param")),
+        code=error.get("code"),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value[:_MESSAGE_LENGTH_MAX] if isinstance(value, str) else None
+
+
+def refusal_of(status: int, body: bytes | bytearray, *, public_model: str, upstream_model: str) -> Refusal:
+    """What the client is told about a backend's error answer. Nothing of the backend's own name or pages gets out."""
+    error = read_upstream_error(body)
+    if status in (401, 403):  # our credential was refused, not the client's
+        return upstream_failed(502, "The model's server refused the gateway.", "upstream_refused_credentials")
+    if status >= 500 or status < 400:
+        code = error.code if isinstance(error.code, str) else None
+        shown = error.message if error.message and status == 503 else "The model's server had an error."
+        return Refusal(
+            status if status in (500, 503, 504) else 502,
+            shown.replace(upstream_model, public_model),
+            kind="server_error",
+            code=code,
+            headers=RETRY_SOON if status != 500 else b"",
+        )
+    message = (error.message or "The model's server refused the request.").replace(upstream_model, public_model)
+    code = error.code if isinstance(error.code, str) else None
+    if status == 400 and _CONTEXT_OVERFLOW.search(message):
+        return Refusal(400, message, code="context_length_exceeded", param="messages")
+    if status == 404:
+        return _not_found(error, message, public_model)
+    if status == 429:
+        return Refusal(
+            429, message, kind=_kind(error, "requests"), code=code or "rate_limit_exceeded", headers=RETRY_SOON
+        )
+    return Refusal(status, message, kind=_kind(error, "invalid_request_error"), code=code, param=error.param)
+
+
+def _not_found(error: UpstreamError, message: str, public_model: str) -> Refusal:
+    if "model" in message.lower() and "exist" in message.lower():
+        return Refusal(
+            404, f"The model `{public_model}` does not exist or you do not have access to it.", code="model_not_found"
+        )
+    return Refusal(404, message, kind=_kind(error, "invalid_request_error"))
+
+
+def _kind(error: UpstreamError, default: str) -> str:
+    return error.kind if error.kind in _OPENAI_KINDS and error.kind is not None else default
+
+
+def normalise_event_error(data: bytes) -> bytes:
+    """The JSON of an error inside a stream, in OpenAI's shape."""
+    error = read_upstream_error(data)
+    return encode_error(
+        error.message or "The model's server had an error.",
+        kind=error.kind if error.kind in _OPENAI_KINDS and error.kind is not None else "server_error",
+        code=error.code if isinstance(error.code, str) else None,
+        param=error.param,
+    )

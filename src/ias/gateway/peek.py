@@ -1,0 +1,238 @@
+"""The few members of a request body that the gateway acts on; all others pass through unread and untouched."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ias.gateway.errors import Refusal, invalid, unparsable_body
+
+CHOICES_MAX = 128
+_METADATA_ENTRIES_MAX = 16
+_METADATA_NAME_LENGTH_MAX = 64
+_METADATA_VALUE_LENGTH_MAX = 512
+
+POLICED = frozenset({"cache_salt", "priority", "request_id", "kv_transfer_params"})
+"""Engine controls that would let one tenant act on another; what clients send in them goes no further."""
+
+
+class StreamOptions(msgspec.Struct):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Peek(msgspec.Struct):
+    """What every endpoint's body is looked at for.
+
+    UNSET tells "not sent" from an explicit null: what is put into a body must not be overruled by a later null of the client.
+    """
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | UnsetType | None = UNSET
+    n: int | None = None
+    best_of: int | None = None
+    max_completion_tokens: int | UnsetType | None = UNSET
+    max_tokens: int | UnsetType | None = UNSET
+    max_output_tokens: int | UnsetType | None = UNSET
+    metadata: dict[str, Any] | None = None
+    cache_salt: Raw | UnsetType = UNSET
+    priority: Raw | UnsetType = UNSET
+    request_id: Raw | UnsetType = UNSET
+    kv_transfer_params: Raw | UnsetType = UNSET
+    tools: Raw | UnsetType = UNSET
+    chat_template: Raw | UnsetType = UNSET
+    prompt_embeds: Raw | UnsetType = UNSET
+
+    def has_policed(self) -> bool:
+        """Whether the client sent any of POLICED."""
+        return not (
+            self.cache_salt is UNSET
+            and self.priority is UNSET
+            and self.request_id is UNSET
+            and self.kv_transfer_params is UNSET
+        )
+
+    def output_limits(self) -> list[tuple[str, int | None]]:
+        """The members that limit output tokens, as sent, nulls included."""
+        limits = []
+        if self.max_tokens is not UNSET:
+            limits.append(("max_tokens", self.max_tokens))
+        if self.max_completion_tokens is not UNSET:
+            limits.append(("max_completion_tokens", self.max_completion_tokens))
+        if self.max_output_tokens is not UNSET:
+            limits.append(("max_output_tokens", self.max_output_tokens))
+        return limits
+
+
+class ChatPeek(Peek):
+    """`/v1/chat/completions`."""
+
+    messages: list[Raw] | None = None
+
+
+class CompletionPeek(Peek):
+    """`/v1/completions`."""
+
+    prompt: str | list[Raw] | None = None
+
+
+class EmbeddingPeek(Peek):
+    """`/v1/embeddings`."""
+
+    input: Raw | UnsetType = UNSET
+
+
+class ResponsePeek(Peek):
+    """`/v1/responses`."""
+
+    input: Raw | UnsetType = UNSET
+    previous_response_id: str | None = None
+    background: bool | None = None
+
+
+Decoder = msgspec.json.Decoder[Any]
+
+_WRONG_TYPE = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`(?: - at `\$\.?(?P<path>.*)`)?$")
+_OUT_OF_RANGE = re.compile(r"Number out of range - at `\$\.?(?P<path>.*)`$")
+_TYPE_NAMES: Mapping[str, str] = {
+    "int": "an integer",
+    "float": "a decimal",
+    "str": "a string",
+    "bool": "a boolean",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def read_peek(decoder: Decoder, body: bytes | bytearray) -> Any:
+    """The endpoint's peek of a body.
+
+    Raises:
+        Refusal: 400, not JSON or a member of the wrong type.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error)) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise unparsable_body() from error
+
+
+def _explain(text: str) -> Refusal:
+    """A validation error in OpenAI's words."""
+    if match := _WRONG_TYPE.match(text):
+        path = match["path"]
+        if not path:
+            return unparsable_body()
+        expected = match["expected"].split(" | ")[0]
+        return invalid(
+            f"Invalid type for '{path}': expected {_TYPE_NAMES.get(expected, expected)}, "
+            f"but got {_TYPE_NAMES.get(match['got'], match['got'])} instead.",
+            param=path,
+            code="invalid_type",
+        )
+    if match := _OUT_OF_RANGE.match(text):
+        return invalid(f"Invalid '{match['path']}': the number is out of range.", param=match["path"])
+    return unparsable_body()
+
+
+def check_common(peek: Peek) -> None:
+    """What holds for every endpoint. The model comes first, as OpenAI's own checks do.
+
+    Raises:
+        Refusal: 400.
+    """
+    if not peek.model:
+        raise invalid("you must provide a model parameter")
+    if peek.stream_options and not peek.stream:
+        raise invalid(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
+    if peek.n is not None:
+        _check_range("n", peek.n, CHOICES_MAX)
+    if peek.best_of is not None:
+        _check_range("best_of", peek.best_of, CHOICES_MAX)
+    for name, limit in peek.output_limits():
+        if limit is not None:
+            _check_range(name, limit, None)
+    if peek.metadata is not None:
+        _check_metadata(peek.metadata)
+
+
+def _check_range(name: str, value: int, largest: int | None) -> None:
+    if value < 1:
+        raise invalid(
+            f"Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead.",
+            param=name,
+            code="integer_below_min_value",
+        )
+    if largest is not None and value > largest:
+        raise invalid(
+            f"Invalid '{name}': integer above maximum value. Expected a value <= {largest}, but got {value} instead.",
+            param=name,
+            code="integer_above_max_value",
+        )
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    if len(metadata) > _METADATA_ENTRIES_MAX:
+        raise invalid(
+            f"Invalid 'metadata': too many properties. Expected at most {_METADATA_ENTRIES_MAX}.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
+    for name, value in metadata.items():
+        if len(name) > _METADATA_NAME_LENGTH_MAX or (
+            isinstance(value, str) and len(value) > _METADATA_VALUE_LENGTH_MAX
+        ):
+            raise invalid(
+                "Invalid 'metadata': a name or value is too long.", param="metadata", code="string_above_max_length"
+            )
+
+
+def check_chat(peek: ChatPeek) -> None:
+    """Raises: Refusal: 400."""
+    check_common(peek)
+    if peek.messages is None:
+        raise invalid("Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter")
+    if not peek.messages:
+        raise invalid(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+            param="messages",
+            code="empty_array",
+        )
+    for index, message in enumerate(peek.messages):
+        if bytes(memoryview(message)[:1]) != b"{":
+            raise invalid(
+                f"Invalid type for 'messages[{index}]': expected an object.",
+                param=f"messages[{index}]",
+                code="invalid_type",
+            )
+
+
+def check_completion(peek: CompletionPeek) -> None:
+    """Raises: Refusal: 400."""
+    check_common(peek)
+    if peek.prompt is None:
+        raise invalid("Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
+
+
+def check_embedding(peek: EmbeddingPeek) -> None:
+    """Raises: Refusal: 400."""
+    check_common(peek)
+    if peek.input is UNSET:
+        raise invalid("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
+
+
+def check_response(peek: ResponsePeek) -> None:
+    """Raises: Refusal: 400. What one replica would have to remember cannot be asked of a fleet."""
+    check_common(peek)
+    for name, value in (("previous_response_id", peek.previous_response_id), ("background", peek.background)):
+        if value:
+            raise invalid(f"Unsupported parameter: '{name}'.", param=name, code="unsupported_parameter")

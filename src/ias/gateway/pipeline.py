@@ -1,0 +1,131 @@
+"""The stages of a request, in order, and what happens when one of them says no.
+
+A stage is a function of the exchange and the worker's parts. It returns NEXT, or WAIT when something else has to happen
+first (a reply from Redis, a backend's answer); whoever brings that about calls `exchange.resume()`. No task is made
+for a request: everything runs in the event loop's callbacks.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from ias.gateway.admit import admit
+from ias.gateway.authenticate import authenticate
+from ias.gateway.authorize import authorize
+from ias.gateway.context import Gateway
+from ias.gateway.dispatch import dispatch
+from ias.gateway.endpoints import HEALTH, METRICS, MODEL, MODELS, READY, Endpoint, find_endpoint
+from ias.gateway.errors import Refusal, internal
+from ias.gateway.exchange import WAIT, Client, Exchange, Progress, Request
+from ias.gateway.list_models import list_models
+from ias.gateway.operations import answer_health, answer_metrics, answer_options, answer_ready
+from ias.gateway.receive import receive
+from ias.gateway.record import record
+from ias.gateway.relay import relay
+from ias.gateway.route import route
+from ias.gateway.settle import settle
+
+Stage = Callable[[Exchange, Gateway], Progress]
+
+INFERENCE: tuple[Stage, ...] = (dispatch, authenticate, receive, authorize, admit, route, relay)
+CLOSING: tuple[Stage, ...] = (settle, record)
+"""Run once for every request, however it ended."""
+
+_OTHERS: dict[Endpoint, tuple[Stage, ...]] = {
+    MODELS: (dispatch, authenticate, list_models),
+    MODEL: (dispatch, authenticate, list_models),
+    HEALTH: (dispatch, answer_health),
+    READY: (dispatch, answer_ready),
+    METRICS: (dispatch, answer_metrics),
+}
+
+_CLIENT_LEFT = 499
+"""The status recorded for a client that did not wait for its answer."""
+
+log = structlog.get_logger("ias.gateway.pipeline")
+
+
+def begin(request: Request, client: Client, gateway: Gateway) -> Exchange:
+    """Take a request whose head is complete through its stages."""
+    endpoint = find_endpoint(request.path.partition(b"?")[0])
+    exchange = Exchange(request, client, endpoint)
+    exchange.stages = iter(_stages(request, endpoint))
+    exchange.resume = partial(advance, exchange, gateway)
+    gateway.metrics.in_flight += 1
+    advance(exchange, gateway)
+    return exchange
+
+
+def _stages(request: Request, endpoint: Endpoint) -> tuple[Stage, ...]:
+    if request.method == "OPTIONS":
+        return (answer_options,)
+    return _OTHERS.get(endpoint, INFERENCE)
+
+
+def advance(exchange: Exchange, gateway: Gateway) -> None:
+    """Go on until a stage waits or the request is over."""
+    if exchange.is_over:
+        return
+    try:
+        continuation = exchange.continuation
+        if continuation is not None:
+            exchange.continuation = None
+            if continuation(exchange, gateway) is WAIT:
+                return
+        for stage in exchange.stages:
+            if stage(exchange, gateway) is WAIT:
+                return
+    except Refusal as refusal:
+        _refuse(exchange, refusal)
+    except Exception:
+        log.exception("request_failed", request_id=exchange.request_id)
+        gateway.metrics.internal_errors += 1
+        _refuse(exchange, internal())
+    _close(exchange, gateway)
+
+
+def refuse(exchange: Exchange, gateway: Gateway, refusal: Refusal) -> None:
+    """End an exchange with an error that was found outside its stages."""
+    if not exchange.is_over:
+        _refuse(exchange, refusal)
+        _close(exchange, gateway)
+
+
+def abandon(exchange: Exchange, gateway: Gateway) -> None:
+    """The client has left: stop the backend, settle what was used."""
+    if exchange.is_over:
+        return
+    exchange.is_gone = True
+    if exchange.relay is not None:
+        exchange.relay.abort("client_gone")
+    exchange.outcome = "cancelled"
+    exchange.status = exchange.status or _CLIENT_LEFT
+    _close(exchange, gateway)
+
+
+def _refuse(exchange: Exchange, refusal: Refusal) -> None:
+    exchange.error_code = refusal.code or refusal.kind
+    if exchange.is_gone:
+        return
+    if exchange.status:  # the answer has begun: all that is left is to cut it
+        exchange.client.abort()
+        return
+    exchange.answer(refusal.status, refusal.body(), headers=refusal.headers)
+
+
+def _close(exchange: Exchange, gateway: Gateway) -> None:
+    exchange.is_over = True
+    gateway.metrics.in_flight -= 1
+    try:
+        for stage in CLOSING:
+            stage(exchange, gateway)
+    except Exception:
+        log.exception("closing_failed", request_id=exchange.request_id)
+        gateway.metrics.internal_errors += 1
+    exchange.client.exchange_over()
+    exchange.resume = _nothing  # what it was holds the exchange, and a cycle would wait for the garbage collector
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,433 @@
+"""Stage 6, relay: the request to a backend, its answer to the client.
+
+Until the client has been sent a byte, another backend may be tried. From then on the answer is completed or ended with
+an error event; it is never cut silently. An answer that is not streamed is held until it is whole, so it is either sent
+complete or not at all.
+"""
+
+import asyncio
+import random
+import time
+import zlib
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from ias.contracts.routes import Backend
+from ias.gateway.context import Gateway
+from ias.gateway.errors import Refusal, encode_error, unavailable, upstream_failed
+from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Rewrite
+from ias.gateway.exchange import WAIT, Exchange, Progress
+from ias.gateway.json_splice import edit_object
+from ias.gateway.normalise import refusal_of
+from ias.gateway.upstream import BackendPool, PoolFullError, UpstreamConnection, UpstreamHead
+from ias.gateway.usage import TokenCounts, is_json_object, read_answer_usage
+
+_ERROR_BYTES_MAX = 1_048_576
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+_FAILED_STATUSES = frozenset({500, 502, 503, 504})
+_RETRY_PAUSE_MAX_S = 0.05
+_LINGER_S = 1.0
+"""How long a backend may take to end its body after [DONE] before its connection is closed."""
+
+Cut = Literal["client_gone", "draining"]
+
+
+def relay(exchange: Exchange, gateway: Gateway) -> Progress:
+    """Send the request; the answer is relayed by callbacks, and the exchange resumed when it is over."""
+    backend = exchange.backend
+    if backend is None:
+        raise AssertionError("relay needs a backend")
+    exchange.relay = Relay(exchange, gateway)
+    exchange.relay.attempt(backend)
+    return WAIT
+
+
+class Relay:
+    """The Receiver of one exchange."""
+
+    def __init__(self, exchange: Exchange, gateway: Gateway) -> None:
+        self._exchange = exchange
+        self._gateway = gateway
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._pool: BackendPool
+        self._backend: Backend
+        self._head: UpstreamHead | None = None
+        self._stream: EventStream | None = None
+        self._body: bytes | bytearray = b""
+        self._has_begun = False
+        """Whether the client has been sent a byte."""
+        self._is_over = False
+        self._is_paused = False
+        self._retried_stale = False
+        self._tried: list[str] = []
+        self._total_deadline = asyncio.get_running_loop().time() + gateway.settings.gateway_total_timeout_s
+
+    # -------------------------------------------------------------- to the backend
+
+    def attempt(self, backend: Backend) -> None:
+        """Send the request to a backend, on an idle connection or a new one.
+
+        Raises:
+            Refusal: neither this backend nor another can take it.
+        """
+        self._backend = self._exchange.backend = backend
+        self._tried.append(backend.id)
+        self._pool = self._gateway.upstreams.pool(backend.url)
+        try:
+            connection = self._pool.take_idle()
+        except PoolFullError:
+            self._exchange.attempts.append(f"{backend.id}: full")
+            self._try_another(unavailable("All servers of the model are busy.", "overloaded"))
+            return
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._connect(pause_s=0.0)
+
+    def _connect(self, *, pause_s: float) -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._open(pause_s), name="connect-backend")
+
+    async def _open(self, pause_s: float) -> None:
+        try:
+            if pause_s:
+                await asyncio.sleep(pause_s)
+            connection = await self._pool.connect()
+        except (OSError, TimeoutError):
+            self._connecting = None
+            self._proceed_after("refused")
+            return
+        self._connecting = None
+        if self._is_over:  # cancelled too late to be stopped
+            self._pool.put_back(connection)
+        else:
+            self._guard(lambda: self._send(connection))
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        settings = self._gateway.settings
+        requests = self._gateway.upstream_requests
+        self._connection = connection
+        self._head = None
+        self._body = b""
+        body = requests.body(self._exchange, self._backend)
+        connection.send(
+            self,
+            requests.head(self._exchange, self._backend, self._pool, len(body)),
+            body,
+            first_byte_timeout_s=settings.gateway_first_byte_timeout_s,
+            idle_timeout_s=settings.gateway_stream_idle_timeout_s,
+            total_deadline=self._total_deadline,
+        )
+        if self._is_paused:
+            connection.pause()
+
+    # -------------------------------------------------------------- from the backend (Receiver)
+
+    def head_received(self, head: UpstreamHead) -> bool:
+        """See Receiver."""
+        self._head = head
+        if head.status != 200:
+            return False
+        self._pool.succeeded()
+        if not self._exchange.streamed or not head.content_type.startswith(b"text/event-stream"):
+            return False
+        if head.content_encoding not in (b"", b"identity"):
+            return False  # told apart when the body is whole
+        exchange = self._exchange
+        framing: Framing = "chunked" if head.is_chunked else "close" if head.content_length is None else "length"
+        options = exchange.peek.stream_options or None
+        self._stream = EventStream(
+            Rewrite(
+                client_wants_usage=options is not None and options.include_usage is True,
+                client_wants_continuous=options is not None and options.continuous_usage_stats is True,
+                upstream_model=self._backend.upstream_model,
+                public_model=exchange.model,
+            ),
+            framing=framing,
+            chunk_output=exchange.client.streams_chunked,
+            named_events=exchange.endpoint.has_named_events,
+            event_bytes_max=self._gateway.settings.gateway_event_bytes_max,
+            length=head.content_length or 0,
+        )
+        return True
+
+    def raw_received(self, data: bytes) -> bool:
+        """See Receiver: a stream's bytes."""
+        stream = self._stream
+        if stream is None:
+            return True
+        try:
+            output = stream.feed(data)
+        except BrokenStreamError:
+            self._drop_connection()
+            self.answer_failed("malformed")
+            return False
+        if not self._is_over:
+            if output:
+                self._stream_out(output)
+            if stream.done:
+                self._finish_stream()
+            elif stream.body_ended:
+                self._finish_body()
+        return stream.body_ended
+
+    def body_received(self, data: bytes) -> None:
+        """See Receiver: an answer that is collected."""
+        if not self._body:
+            self._body = data
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += data
+        is_success = self._head is not None and self._head.status == 200
+        if len(self._body) > (self._gateway.settings.gateway_answer_bytes_max if is_success else _ERROR_BYTES_MAX):
+            self._drop_connection()
+            self.answer_failed("malformed")
+
+    def answer_ended(self) -> None:
+        """See Receiver."""
+        if self._is_over:
+            return
+        if self._stream is not None:
+            if self._head is not None and (self._head.is_chunked or self._head.content_length is not None):
+                self.answer_failed("lost")  # closed before the end of the body
+            else:
+                self._finish_body()
+            return
+        self._guard(self._finish_whole)
+
+    def answer_failed(self, reason: str) -> None:
+        """See Receiver."""
+        if not self._is_over:
+            self._proceed_after(reason)
+
+    # -------------------------------------------------------------- streams
+
+    def _stream_out(self, output: bytes) -> None:
+        exchange = self._exchange
+        if not self._has_begun:
+            self._has_begun = exchange.was_served = True
+            exchange.status = 200
+            exchange.first_byte_at = time.perf_counter()
+            exchange.client.begin_stream(200, exchange.answer_headers())
+        exchange.client.stream(output)
+
+    def _finish_body(self) -> None:
+        """The stream's body has ended without [DONE]: it was complete but for that, or it was cut."""
+        stream = self._stream
+        if stream is None:
+            return
+        tail = stream.finish()
+        if not stream.done:
+            self._proceed_after("lost")
+            return
+        self._stream_out(tail)
+        self._finish_stream()
+
+    def _finish_stream(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        if self._connection is not None and not stream.body_ended:
+            self._connection.deadline = asyncio.get_running_loop().time() + _LINGER_S
+        self._exchange.client.end_stream()
+        self._finish("failed" if stream.failed else "completed")
+
+    def _end_broken_stream(self, message: str, code: str) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        self._exchange.error_code = code
+        self._stream_out(stream.end_with_error(encode_error(message, kind="server_error", code=code)))
+        self._exchange.client.end_stream()
+        self._finish("failed")
+
+    # -------------------------------------------------------------- whole answers
+
+    def _finish_whole(self) -> None:
+        """Answer with what was collected, or try elsewhere.
+
+        Raises:
+            Refusal: the backend's error, in OpenAI's shape.
+        """
+        head, exchange = self._head, self._exchange
+        if head is None:
+            raise upstream_failed(502, "The model's server gave no answer.", "upstream_malformed")
+        body = self._decode(head)
+        if head.status == 200 and not exchange.streamed and is_json_object(body):
+            exchange.was_served = True
+            exchange.usage = read_answer_usage(body) or self._estimate_whole(body)
+            if self._backend.upstream_model != exchange.model:
+                body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
+            exchange.answer(200, body)
+            self._finish("completed")
+            return
+        if head.status == 200:
+            self._pool.failed()
+            refusal = upstream_failed(502, "The model's server gave an unusable answer.", "upstream_malformed")
+            self._try_another(refusal, reason="malformed")
+            return
+        refusal = refusal_of(
+            head.status, body, public_model=exchange.model, upstream_model=self._backend.upstream_model
+        )
+        exchange.attempts.append(f"{self._backend.id}: {head.status}")
+        if head.status in _FAILED_STATUSES:
+            self._pool.failed()
+        if head.status not in _RETRIED_STATUSES:
+            raise refusal
+        self._try_another(refusal)
+
+    def _decode(self, head: UpstreamHead) -> bytes | bytearray:
+        """The body without its content encoding, which we asked the backend not to use."""
+        if head.content_encoding in (b"", b"identity"):
+            return self._body
+        limit = self._gateway.settings.gateway_answer_bytes_max
+        try:
+            return zlib.decompressobj(wbits=47).decompress(self._body, limit)
+        except zlib.error:
+            return b""
+
+    def _estimate_whole(self, body: bytes | bytearray) -> TokenCounts:
+        """For an engine that reports no usage: four bytes a token, the gateway's own count."""
+        output = len(body) // 4 if self._exchange.endpoint.output_limit is not None else 0
+        return TokenCounts(self._estimate_input(), 0, output, estimated=True)
+
+    def _estimate_input(self) -> int:
+        return max(1, len(self._exchange.request.body) // 4)
+
+    # -------------------------------------------------------------- when it fails
+
+    def _proceed_after(self, reason: str) -> None:
+        self._guard(lambda: self._recover(reason))
+
+    def _recover(self, reason: str) -> None:
+        """After a failure: the same backend once more for a stale connection, another backend, or an error.
+
+        Raises:
+            Refusal: the client is told, since nothing has been sent to it.
+        """
+        connection, self._connection = self._connection, None
+        if self._has_begun:
+            self._pool.failed()
+            self._exchange.attempts.append(f"{self._backend.id}: {reason}")
+            self._end_broken_stream(*_describe_break(reason))
+            return
+        self._stream = None
+        is_stale = connection is not None and connection.is_reused and not connection.has_answered
+        if reason == "lost" and is_stale and not self._retried_stale:
+            self._retried_stale = True
+            self._connect(pause_s=0.0)
+            return
+        self._pool.failed()
+        if reason in ("first_byte_timeout", "total_timeout"):
+            self._exchange.attempts.append(f"{self._backend.id}: {reason}")
+            raise upstream_failed(504, "The model's server did not answer in time.", "upstream_timeout")
+        if reason == "refused":
+            refusal = unavailable("The model's server cannot be reached.", "upstream_unreachable")
+        else:
+            refusal = upstream_failed(502, "The model's server broke off its answer.", "upstream_failed")
+        self._try_another(refusal, reason=reason)
+
+    def _try_another(self, refusal: Refusal, *, reason: str | None = None) -> None:
+        """Go to another backend; where there is none, or enough were tried, raise the refusal."""
+        if reason is not None:
+            self._exchange.attempts.append(f"{self._backend.id}: {reason}")
+        backend = None
+        if len(self._tried) < self._gateway.settings.gateway_attempts_max:
+            backend = self._gateway.router.pick(self._exchange.route, tried=self._tried)
+        if backend is None:
+            raise refusal
+        self._gateway.metrics.upstream_retries += 1
+        self._backend = self._exchange.backend = backend
+        self._tried.append(backend.id)
+        self._pool = self._gateway.upstreams.pool(backend.url)
+        self._retried_stale = False
+        self._connect(pause_s=random.uniform(0.0, _RETRY_PAUSE_MAX_S))  # noqa: S311 - jitter
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Run a step; a Refusal, or a fault, becomes the exchange's answer."""
+        try:
+            step()
+        except Exception as refusal:  # noqa: BLE001 - raised again in the exchange, which answers and logs it
+            self._is_over = True
+            self._drop_connection()
+            self._exchange.reply = refusal
+            self._exchange.continuation = _raise_reply
+            self._exchange.resume()
+
+    # -------------------------------------------------------------- the end
+
+    def _finish(self, outcome: Literal["completed", "failed", "cancelled"]) -> None:
+        self._is_over = True
+        self._exchange.outcome = outcome
+        self._take_stream_usage()
+        self._exchange.resume()
+
+    def _take_stream_usage(self) -> None:
+        """The engine's count, or, where it gave none, one token for each event that was relayed."""
+        stream = self._stream
+        if stream is None or not self._exchange.was_served:
+            return
+        if stream.usage is not None:
+            self._exchange.usage = stream.usage
+        elif stream.events:
+            self._exchange.usage = TokenCounts(self._estimate_input(), 0, stream.events, estimated=True)
+
+    def abort(self, cut: Cut) -> None:
+        """Stop the backend at once; what it has made so far counts. For `draining` the client is told."""
+        if self._is_over:
+            return
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._drop_connection()
+        if cut == "draining" and self._has_begun:
+            self._end_broken_stream("The server is restarting; the answer was cut off.", "draining")
+            return
+        if cut == "draining":
+            self._guard(_raise_draining)
+            return
+        self._is_over = True
+        self._take_stream_usage()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def pause(self) -> None:
+        """The client cannot keep up: let the backend wait."""
+        self._is_paused = True
+        if self._connection is not None and not self._is_over:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._is_paused = False
+        if self._connection is not None and not self._is_over:
+            self._connection.resume()
+
+
+def _raise_reply(exchange: Exchange, gateway: Gateway) -> Progress:
+    """Continuation: what the relay found out is the answer."""
+    del gateway
+    refusal, exchange.reply = exchange.reply, None
+    raise refusal
+
+
+def _raise_draining() -> None:
+    raise unavailable("The server is restarting.", "draining")
+
+
+def _describe_break(reason: str) -> tuple[str, str]:
+    """Message and code for an error event."""
+    match reason:
+        case "idle_timeout":
+            return "The model's server stopped sending in the middle of its answer.", "upstream_timeout"
+        case "total_timeout":
+            return "The answer took longer than the server allows.", "upstream_timeout"
+        case "malformed":
+            return "The model's server sent an answer that cannot be read.", "upstream_malformed"
+        case _:
+            return "The model's server broke off in the middle of its answer.", "upstream_failed"

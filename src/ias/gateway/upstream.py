@@ -1,0 +1,439 @@
+"""Connections to backends: kept alive, bounded per backend, watched by deadlines, and put aside while they fail.
+
+An UpstreamConnection serves one exchange at a time and tells its receiver what happens. The receiver decides; the
+connection knows HTTP only.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import httptools
+
+_HEAD_BYTES_MAX = 65_536
+_EJECTED_FIRST_S = 1.0
+_EJECTED_LAST_S = 30.0
+_FOREVER = float("inf")
+
+
+class UpstreamHead:
+    """Status and the few headers of an answer that matter."""
+
+    __slots__ = ("content_encoding", "content_length", "content_type", "is_chunked", "retry_after", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.content_type = b""
+        self.content_length: int | None = None
+        self.content_encoding = b""
+        self.is_chunked = False
+        self.retry_after: bytes | None = None
+
+
+class Receiver(Protocol):
+    """Who waits for an answer. After `answer_ended` or `answer_failed` nothing more is told."""
+
+    def head_received(self, head: UpstreamHead) -> bool:
+        """The answer begins. True: hand over the body's raw bytes (framing included) through `raw_received`."""
+
+    def raw_received(self, data: bytes) -> bool:
+        """Raw bytes of the body. True: the body is complete and the connection free."""
+
+    def body_received(self, data: bytes) -> None:
+        """Decoded bytes of the body."""
+
+    def answer_ended(self) -> None:
+        """The body is complete (for raw bodies: the backend closed the connection, which ends some)."""
+
+    def answer_failed(self, reason: str) -> None:
+        """`refused`, `lost`, `malformed`, `first_byte_timeout`, `idle_timeout` or `total_timeout`."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One TCP (or TLS) connection to a backend."""
+
+    def __init__(self, pool: "BackendPool") -> None:
+        self.deadline = _FOREVER
+        """Loop time at which `deadline_passed` is due."""
+        self.is_reused = False
+        self.has_answered = False
+        """Whether any byte of the current answer has come."""
+        self._pool = pool
+        self._transport: asyncio.Transport
+        self._receiver: Receiver | None = None
+        self._parser: httptools.HttpResponseParser
+        self._head: UpstreamHead
+        self._head_bytes = b""
+        self._in_head = True
+        self._is_raw = False
+        self._is_complete = False
+        self._total_deadline = _FOREVER
+        self._idle_timeout_s = _FOREVER
+        self._keeps_alive = True
+
+    # -------------------------------------------------------------- use
+
+    def send(
+        self,
+        receiver: Receiver,
+        head: bytes,
+        body: bytes | bytearray,
+        *,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+        total_deadline: float,
+    ) -> None:
+        """Send a request; the receiver is told of the answer."""
+        self._receiver = receiver
+        self._head_bytes = b""
+        self._in_head = True
+        self._is_raw = self._is_complete = self.has_answered = False
+        self._idle_timeout_s = idle_timeout_s
+        self._total_deadline = total_deadline
+        self.deadline = min(self._pool.loop.time() + first_byte_timeout_s, total_deadline)
+        if len(body) < 65_536:
+            self._transport.write(b"".join((head, body)))
+        else:
+            self._transport.writelines((head, body))
+
+    def abort(self) -> None:
+        """Close at once, without another word to the receiver: this is how an engine learns to stop generating."""
+        self._receiver = None
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """Read no more: whoever the answer goes to cannot keep up."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the connection can take another request."""
+        return not self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._transport.close()
+
+    def deadline_passed(self, now: float) -> None:
+        """Told by the worker's clock once `deadline` is over."""
+        if now >= self._total_deadline:
+            reason = "total_timeout"
+        elif self.has_answered:
+            reason = "idle_timeout"
+        else:
+            reason = "first_byte_timeout"
+        self._fail(reason)
+
+    # -------------------------------------------------------------- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio."""
+        receiver = self._receiver
+        if receiver is None:  # an idle backend has nothing to say
+            self._transport.abort()
+            return
+        self.has_answered = True
+        self.deadline = min(self._pool.loop.time() + self._idle_timeout_s, self._total_deadline)
+        if self._in_head:
+            data = self._take_head(data)
+        if data and self._receiver is not None:
+            self._take_body(receiver, data)
+
+    def _take_body(self, receiver: Receiver, data: bytes) -> None:
+        if not self._is_raw:
+            self._parse(data)
+        elif receiver.raw_received(data):
+            self._release()
+
+    def eof_received(self) -> bool:
+        """asyncio: a backend that will send no more is of no more use."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Asyncio."""
+        self._pool.forget(self)
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if self._is_raw or (not self._in_head and self._ends_with_close):
+            self._receiver = None
+            receiver.answer_ended()
+        else:
+            self._fail("lost")
+
+    # -------------------------------------------------------------- the answer
+
+    @property
+    def _ends_with_close(self) -> bool:
+        return not self._head.is_chunked and self._head.content_length is None
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Collect the head; the bytes that follow it, once it is whole."""
+        self._head_bytes = data = self._head_bytes + data if self._head_bytes else data
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > _HEAD_BYTES_MAX:
+                    self._fail("malformed")
+                self._head_bytes = data
+                return b""
+            self._head = UpstreamHead()
+            self._parser = httptools.HttpResponseParser(self)
+            if not self._parse(data[: end + 4]):
+                return b""
+            data = data[end + 4 :]
+            if self._head.status >= 200:
+                break
+        self._head_bytes = b""
+        self._in_head = False
+        return self._begin_body(data)
+
+    def _begin_body(self, rest: bytes) -> bytes:
+        receiver = self._receiver
+        if receiver is None:
+            return b""
+        self._keeps_alive = self._parser.should_keep_alive()
+        if receiver.head_received(self._head):
+            self._is_raw = True
+        elif self._is_complete and self._receiver is receiver:  # a body of no bytes
+            self._complete()
+        return rest
+
+    def _parse(self, data: bytes) -> bool:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("malformed")
+            return False
+        except httptools.HttpParserError:
+            self._fail("malformed")
+            return False
+        if self._is_complete and not self._in_head:
+            self._complete()
+        return True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header."""
+        match name.lower():
+            case b"content-type":
+                self._head.content_type = value
+            case b"content-length":
+                self._head.content_length = int(value)
+            case b"transfer-encoding":
+                self._head.is_chunked = value.lower() == b"chunked"
+            case b"content-encoding":
+                self._head.content_encoding = value.lower()
+            case b"retry-after":
+                self._head.retry_after = value
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is whole."""
+        self._head.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: decoded bytes of the body."""
+        if self._receiver is not None:
+            self._receiver.body_received(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the body is whole."""
+        self._is_complete = True
+
+    def _complete(self) -> None:
+        receiver = self._receiver
+        if receiver is not None:
+            self._release()
+            receiver.answer_ended()
+
+    def _release(self) -> None:
+        """The exchange is over; the connection goes back to the pool when it may be used again."""
+        self._receiver = None
+        self.deadline = _FOREVER
+        if self._keeps_alive and not self._transport.is_closing():
+            self._pool.put_back(self)
+        else:
+            self._pool.forget(self)
+            self._transport.close()
+
+    def _fail(self, reason: str) -> None:
+        receiver, self._receiver = self._receiver, None
+        self._transport.abort()
+        if receiver is not None:
+            receiver.answer_failed(reason)
+
+
+class PoolFullError(Exception):
+    """The backend has all the requests in flight that it may have."""
+
+
+class BackendPool:
+    """The connections of one worker to one backend, and how the backend has been doing."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections_max: int,
+        keepalive_s: float,
+        connect_timeout_s: float,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        parts = urlsplit(url)
+        self.loop = asyncio.get_running_loop()
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.authority = parts.netloc.rpartition("@")[2]
+        self.path = parts.path.rstrip("/")
+        self.in_flight = 0
+        self.failures = 0
+        """In a row."""
+        self.ejected_until = 0.0
+        """Loop time until which other backends are preferred."""
+        self._tls = tls if parts.scheme == "https" else None
+        self._connections_max = connections_max
+        self._keepalive_s = keepalive_s
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: deque[tuple[UpstreamConnection, float]] = deque()
+        self.busy: set[UpstreamConnection] = set()
+
+    def take_idle(self) -> UpstreamConnection | None:
+        """The connection used last, if one is idle: the others may then age and be closed.
+
+        Raises:
+            PoolFullError: see there.
+        """
+        if self.in_flight >= self._connections_max:
+            raise PoolFullError
+        now = self.loop.time()
+        while self._idle:
+            connection, idle_since = self._idle.pop()
+            if connection.is_usable and now - idle_since < self._keepalive_s:
+                connection.is_reused = True
+                self._lend(connection)
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
+
+        Raises:
+            OSError: refused, unreachable, or not within the deadline.
+        """
+        self.in_flight += 1
+        try:
+            _, connection = await asyncio.wait_for(
+                self.loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    self.host,
+                    self.port,
+                    ssl=self._tls,
+                    server_hostname=self.host if self._tls else None,
+                ),
+                self._connect_timeout_s,
+            )
+        finally:
+            self.in_flight -= 1
+        self._lend(connection)
+        return connection
+
+    def _lend(self, connection: UpstreamConnection) -> None:
+        self.in_flight += 1
+        self.busy.add(connection)
+
+    def put_back(self, connection: UpstreamConnection) -> None:
+        """The connection is idle again."""
+        self.busy.discard(connection)
+        self.in_flight -= 1
+        self._idle.append((connection, self.loop.time()))
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is closed or about to be."""
+        if connection in self.busy:
+            self.busy.discard(connection)
+            self.in_flight -= 1
+
+    def close_stale(self, now: float) -> None:
+        """Close connections that were idle for too long."""
+        while self._idle and now - self._idle[0][1] >= self._keepalive_s:
+            self._idle.popleft()[0].close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection, _ in self._idle:
+            connection.close()
+        self._idle.clear()
+        for connection in tuple(self.busy):
+            connection.abort()
+
+    def succeeded(self) -> None:
+        """The backend answered."""
+        if self.failures:
+            self.failures = 0
+            self.ejected_until = 0.0
+
+    def failed(self) -> None:
+        """The backend could not be reached or broke down: prefer others for a while, longer each time in a row."""
+        self.failures += 1
+        self.ejected_until = self.loop.time() + min(_EJECTED_LAST_S, _EJECTED_FIRST_S * 2.0 ** (self.failures - 1))
+
+
+class Upstreams:
+    """Every backend's pool, by URL."""
+
+    def __init__(
+        self, *, connections_max: int, keepalive_s: float, connect_timeout_s: float, tls: ssl.SSLContext | None
+    ) -> None:
+        self._connections_max = connections_max
+        self._keepalive_s = keepalive_s
+        self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
+        self._pools: dict[str, BackendPool] = {}
+
+    def pool(self, url: str) -> BackendPool:
+        """The pool of the backend with this base URL."""
+        pool = self._pools.get(url)
+        if pool is None:
+            pool = self._pools[url] = BackendPool(
+                url,
+                connections_max=self._connections_max,
+                keepalive_s=self._keepalive_s,
+                connect_timeout_s=self._connect_timeout_s,
+                tls=self._tls,
+            )
+        return pool
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at all backends."""
+        return sum(pool.in_flight for pool in self._pools.values())
+
+    def check_deadlines(self, now: float) -> None:
+        """Fail what is overdue and close what is stale."""
+        for pool in self._pools.values():
+            overdue = [connection for connection in pool.busy if connection.deadline <= now]
+            for connection in overdue:
+                connection.deadline_passed(now)
+            pool.close_stale(now)
+
+    def forget_others(self, urls: frozenset[str]) -> None:
+        """Drop idle pools of backends that no route names any more."""
+        for url in [url for url, pool in self._pools.items() if url not in urls and not pool.in_flight]:
+            self._pools.pop(url).close()
+
+    def close(self) -> None:
+        """Close everything."""
+        for pool in self._pools.values():
+            pool.close()

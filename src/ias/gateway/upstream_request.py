@@ -1,0 +1,116 @@
+"""The request a backend gets: the client's body with as few bytes changed as can be, under headers of our own."""
+
+import hashlib
+import hmac
+
+import msgspec
+import structlog
+from msgspec import UNSET
+
+from ias.contracts.routes import Backend
+from ias.gateway.endpoints import Endpoint
+from ias.gateway.exchange import Exchange
+from ias.gateway.json_splice import Buffer, edit_object, prepend_members
+from ias.gateway.peek import POLICED, StreamOptions
+from ias.gateway.upstream import BackendPool
+from ias.kit.sealing import SealBrokenError, Sealer
+
+log = structlog.get_logger("ias.gateway.upstream")
+
+_NOTHING: frozenset[str] = frozenset()
+_encode = msgspec.json.Encoder().encode
+
+
+class UpstreamRequests:
+    """Builds requests. Heads are made once per backend and endpoint; credentials are unsealed then."""
+
+    def __init__(self, *, sealer: Sealer, salt_key: bytes, salts: bool) -> None:
+        self._sealer = sealer
+        self._salt_key = salt_key
+        self._salts = salts
+        self._heads: dict[tuple[str, str], tuple[Backend, bytes]] = {}
+        self._salt_of_org: dict[str, bytes] = {}
+
+    def head(self, exchange: Exchange, backend: Backend, pool: BackendPool, body_bytes: int) -> bytes:
+        """The head. The request id is ours and unique: vLLM names its own work after it."""
+        key = (backend.id, exchange.endpoint.name)
+        known = self._heads.get(key)
+        if known is None or known[0] is not backend:
+            known = self._heads[key] = (backend, self._build_head(backend, exchange.endpoint, pool))
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            known[1],
+            exchange.request_id.encode(),
+            body_bytes,
+        )
+
+    def _build_head(self, backend: Backend, endpoint: Endpoint, pool: BackendPool) -> bytes:
+        lines = [
+            f"POST {pool.path}{endpoint.upstream_path.decode()} HTTP/1.1",
+            f"host: {pool.authority}",
+            "content-type: application/json",
+            "accept: application/json, text/event-stream",
+            "accept-encoding: identity",
+            "user-agent: ias-gateway",
+        ]
+        if backend.sealed_credential is not None:
+            try:
+                lines.append(f"authorization: Bearer {self._sealer.open(backend.sealed_credential)}")
+            except SealBrokenError:
+                log.exception("credential_unreadable", backend_id=backend.id)
+        return "\r\n".join([*lines, ""]).encode()
+
+    def body(self, exchange: Exchange, backend: Backend) -> Buffer:
+        """The body: verbatim when nothing has to change."""
+        peek = exchange.peek
+        put: dict[str, bytes] = {}
+        collides = False
+        if backend.upstream_model != exchange.model:
+            put["model"] = _encode(backend.upstream_model)
+            collides = True
+        if exchange.streamed and not exchange.endpoint.has_named_events:
+            options = _stream_options(peek.stream_options or None, continuous=backend.continuous_usage)
+            if options is not None:
+                put["stream_options"] = options
+                collides = collides or peek.stream_options is not UNSET
+        if exchange.output_tokens_max is not None:
+            collides = _limit_output(exchange, put) or collides
+        if self._salts and backend.continuous_usage:  # what understands the one extension of vLLM understands the other
+            put["cache_salt"] = self._salt(exchange)
+        body = exchange.request.body
+        policed = peek.has_policed()
+        if collides or policed:
+            return edit_object(body, put=put, remove=POLICED - put.keys() if policed else _NOTHING)
+        if put:
+            return prepend_members(body, b"".join([b'"%b":%b,' % (n.encode(), v) for n, v in put.items()]))
+        return body
+
+    def _salt(self, exchange: Exchange) -> bytes:
+        """A secret of the org's own that its prompts are cached under."""
+        if exchange.principal is None:
+            raise AssertionError("a salt needs a caller")
+        org_id = exchange.principal.key.org_id
+        salt = self._salt_of_org.get(org_id)
+        if salt is None:
+            digest = hmac.new(self._salt_key, org_id.encode(), hashlib.sha256).hexdigest()
+            salt = self._salt_of_org[org_id] = b'"%b"' % digest[:32].encode()
+        return salt
+
+
+def _stream_options(asked: StreamOptions | None, *, continuous: bool) -> bytes | None:
+    """The stream options to send so that the engine reports usage; None when the client's own already do."""
+    has_usage = asked is not None and asked.include_usage is True
+    has_continuous = asked is not None and asked.continuous_usage_stats is True
+    if has_usage and (has_continuous or not continuous):
+        return None
+    if continuous:
+        return b'{"include_usage":true,"continuous_usage_stats":true}'
+    return b'{"include_usage":true}'
+
+
+def _limit_output(exchange: Exchange, put: dict[str, bytes]) -> bool:
+    """Put the lowered limit in place of each the client sent, or where there was none; whether it replaces any."""
+    limit = b"%d" % (exchange.output_tokens_max or 0)
+    names = [name for name, _ in exchange.peek.output_limits()]
+    for name in names or [exchange.endpoint.output_limit or "max_tokens"]:
+        put[name] = limit
+    return bool(names)

@@ -1,0 +1,90 @@
+"""Token counts as engines report them, in either of OpenAI's spellings."""
+
+from typing import Any
+
+import msgspec
+
+
+class TokenDetails(msgspec.Struct):
+    """What `prompt_tokens_details` and `input_tokens_details` have in common."""
+
+    cached_tokens: int | None = None
+
+
+class ReportedUsage(msgspec.Struct):
+    """`usage` of an answer or of a stream's event."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: TokenDetails | None = None
+
+
+class Answer(msgspec.Struct):
+    """The one member of an unstreamed answer that is read."""
+
+    usage: ReportedUsage | None = None
+
+
+class StreamedChunk(msgspec.Struct):
+    """The members of a stream's event that are read when it speaks of usage."""
+
+    usage: ReportedUsage | None = None
+    choices: list[msgspec.Raw] | None = None
+    response: Answer | None = None
+
+
+class TokenCounts(msgspec.Struct, frozen=True):
+    """What is billed."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    estimated: bool = False
+
+
+_answer_decoder = msgspec.json.Decoder(Answer)
+_chunk_decoder = msgspec.json.Decoder(StreamedChunk)
+
+
+def to_counts(usage: ReportedUsage) -> TokenCounts | None:
+    """Billable counts; None when the report is empty or nonsense (negative numbers)."""
+    is_chat = usage.prompt_tokens is not None
+    given = usage.prompt_tokens if is_chat else usage.input_tokens
+    made = usage.completion_tokens if is_chat else usage.output_tokens
+    details = usage.prompt_tokens_details if is_chat else usage.input_tokens_details
+    cached = (details.cached_tokens if details is not None else 0) or 0
+    made = made or 0
+    if given is None or given < 0 or made < 0:
+        return None
+    return TokenCounts(given, min(max(cached, 0), given), made)
+
+
+def read_answer_usage(body: bytes | bytearray) -> TokenCounts | None:
+    """The usage of an unstreamed answer; None when it has none that can be read."""
+    try:
+        usage = _answer_decoder.decode(body).usage
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return None if usage is None else to_counts(usage)
+
+
+def read_chunk(data: bytes) -> StreamedChunk | None:
+    """A stream's event, as far as usage is concerned; None when it is not such JSON."""
+    try:
+        return _chunk_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def is_json_object(body: Any) -> bool:
+    """Whether an answer is a JSON object at all."""
+    try:
+        _answer_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        return "at `$." in str(error)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,276 @@
+"""One worker process: builds the gateway's parts, listens, keeps the time, and goes down in order.
+
+`python -m ias.gateway.worker SLOT PORT` is how the supervisor (main.py) starts it.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from ias.contracts import redis_keys
+from ias.gateway import pipeline
+from ias.gateway.access_log import AccessLog
+from ias.gateway.clock import Clock
+from ias.gateway.connection import ServerConnection
+from ias.gateway.context import Gateway
+from ias.gateway.errors import Refusal
+from ias.gateway.exchange import Exchange, Request
+from ias.gateway.identity_client import IdentityClient
+from ias.gateway.metrics import Metrics
+from ias.gateway.publishing import SpoolPublisher
+from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.routing import LeastLoaded
+from ias.gateway.settings import GatewaySettings
+from ias.gateway.settlements import Settlements
+from ias.gateway.snapshots import Snapshots
+from ias.gateway.spool import Spool
+from ias.gateway.upstream import Upstreams
+from ias.gateway.upstream_request import UpstreamRequests
+from ias.kit.bus import Publisher, open_publisher
+from ias.kit.logging import configure_logging
+from ias.kit.sealing import Sealer, decode_secret_key
+
+_TICK_S = 0.1
+_SAVE_METRICS_S = 1.0
+_CLOSE_TIMEOUT_S = 5.0
+_BACKLOG = 4096
+CREDENTIAL_PURPOSE = "backend credentials"
+"""What registry seals backends' keys for."""
+
+log = structlog.get_logger("ias.gateway.worker")
+
+
+def read_script(name: str) -> Script:
+    """A Lua script of this package."""
+    return Script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
+
+
+class Worker:
+    """The gateway in one event loop. `start`, then `drain` and `close`."""
+
+    def __init__(self, settings: GatewaySettings, *, slot: int = 0, publisher: Publisher | None = None) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.connections: set[ServerConnection] = set()
+        self.gateway = self._build(slot)
+        self.publisher = SpoolPublisher(
+            self.gateway.spool,
+            publisher if publisher is not None else open_publisher(settings.bus_url.get_secret_value()),
+            interval_s=settings.gateway_publish_interval_s,
+        )
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._add_metric_sources()
+
+    # -------------------------------------------------------------- building
+
+    def _build(self, slot: int) -> Gateway:
+        settings = self.settings
+        secret_key = decode_secret_key(settings.secret_key.get_secret_value())
+        self._identity = (
+            None
+            if settings.service_secret is None
+            else IdentityClient(
+                settings.identity_url,
+                client_secret=settings.service_secret.get_secret_value(),
+                timeout_s=settings.identity_timeout_s,
+            )
+        )
+        settings.gateway_run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        snapshots = Snapshots(
+            ttl_s=settings.gateway_snapshot_ttl_s,
+            unknown_ttl_s=settings.gateway_unknown_key_ttl_s,
+            keys_max=settings.gateway_snapshot_keys_max,
+            ask_identity=None if self._identity is None else self._identity.resolve,
+        )
+        reserve_script, settle_script = read_script("reserve"), read_script("settle")
+        settlements = Settlements(settle_script)
+        redis = RedisConnection(
+            settings.redis_url.get_secret_value(),
+            timeout_s=settings.gateway_redis_timeout_s,
+            tracked_prefixes=redis_keys.TRACKED_PREFIXES,
+            scripts=(reserve_script, settle_script),
+            on_ready=self._redis_ready,
+            on_lost=snapshots.forget,
+            on_invalidated=snapshots.invalidate,
+        )
+        snapshots.attach(redis)
+        settlements.attach(redis)
+        upstreams = Upstreams(
+            connections_max=settings.gateway_backend_connections_max,
+            keepalive_s=settings.gateway_upstream_keepalive_s,
+            connect_timeout_s=settings.gateway_connect_timeout_s,
+            tls=ssl.create_default_context(cafile=settings.gateway_tls_ca_file),
+        )
+        return Gateway(
+            settings=settings,
+            redis=redis,
+            snapshots=snapshots,
+            reserve_script=reserve_script,
+            settlements=settlements,
+            router=LeastLoaded(upstreams),
+            upstreams=upstreams,
+            upstream_requests=UpstreamRequests(
+                sealer=Sealer(secret_key, CREDENTIAL_PURPOSE), salt_key=secret_key, salts=settings.gateway_cache_salt
+            ),
+            spool=Spool(
+                settings.gateway_spool_dir,
+                bytes_max=settings.gateway_spool_bytes_max,
+                fsync=settings.gateway_spool_fsync,
+            ),
+            metrics=Metrics(settings.gateway_run_dir, slot),
+            access_log=AccessLog(
+                self.clock, enabled=settings.gateway_access_log, share=settings.gateway_access_log_share
+            ),
+            clock=self.clock,
+        )
+
+    def _redis_ready(self) -> None:
+        self.gateway.snapshots.refresh()
+        self.gateway.settlements.retry()
+
+    def _add_metric_sources(self) -> None:
+        gateway, metrics = self.gateway, self.gateway.metrics
+        counters: dict[str, Callable[[], float]] = {
+            "ias_gateway_redis_losses_total": lambda: gateway.redis.losses,
+            "ias_gateway_usage_records_total": lambda: gateway.spool.appended,
+            "ias_gateway_usage_published_total": lambda: gateway.spool.published,
+            "ias_gateway_spool_corrupt_lines_total": lambda: gateway.spool.corrupt_lines,
+            "ias_gateway_publish_failures_total": lambda: self.publisher.failures,
+            "ias_gateway_rejected_documents_total": lambda: gateway.snapshots.rejected_documents,
+        }
+        gauges: dict[str, Callable[[], float]] = {
+            "ias_gateway_connections": lambda: len(self.connections),
+            "ias_gateway_upstream_in_flight": lambda: gateway.upstreams.in_flight,
+            "ias_gateway_spool_bytes": lambda: gateway.spool.bytes,
+            "ias_gateway_settlements_waiting": lambda: gateway.settlements.waiting,
+            "ias_gateway_redis_up": lambda: int(gateway.redis.is_ready),
+        }
+        for name, read in counters.items():
+            metrics.add_source(name, read, is_counter=True)
+        for name, read in gauges.items():
+            metrics.add_source(name, read)
+
+    # -------------------------------------------------------------- life
+
+    async def start(self, port: int | None = None) -> int:
+        """Listen; the port. Redis and the bus are connected to in the background: /ready says when they are there."""
+        loop = asyncio.get_running_loop()
+        await self.gateway.redis.start()
+        self.publisher.start()
+        self._server = await loop.create_server(
+            lambda: ServerConnection(self),
+            self.settings.gateway_host,
+            self.settings.gateway_port if port is None else port,
+            backlog=_BACKLOG,
+            reuse_port=True,
+        )
+        self._ticker = asyncio.create_task(self._tick(), name="ticker")
+        sockets: tuple[socket.socket, ...] = self._server.sockets
+        return int(sockets[0].getsockname()[1])
+
+    async def drain(self) -> None:
+        """Accept no more; let running requests finish until the deadline, then end them with an error."""
+        self.gateway.is_draining = True
+        if self._server is not None:
+            self._server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.gateway_drain_s
+        for connection in tuple(self.connections):
+            connection.drain()
+        while self.connections and loop.time() < deadline:  # noqa: ASYNC110 - connections end in callbacks
+            await asyncio.sleep(0.02)
+        for connection in tuple(self.connections):
+            connection.cut()
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Let go of everything. Usage that cannot be published stays on disk."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.cut()
+        gateway = self.gateway
+        gateway.upstreams.close()
+        gateway.access_log.flush()
+        gateway.metrics.save()
+        await self.publisher.close(timeout_s=_CLOSE_TIMEOUT_S)
+        await gateway.redis.close()
+        if self._identity is not None:
+            await self._identity.close()
+
+    async def _tick(self) -> None:
+        """Watches every deadline: one look at all of them costs less than a timer for each."""
+        loop = asyncio.get_running_loop()
+        save_at = 0.0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = loop.time()
+            self.gateway.redis.check_deadline(now)
+            self.gateway.upstreams.check_deadlines(now)
+            for connection in [c for c in self.connections if c.deadline <= now]:
+                connection.deadline_passed()
+            if now >= save_at:
+                save_at = now + _SAVE_METRICS_S
+                self.gateway.metrics.save()
+
+    # -------------------------------------------------------------- Handler
+
+    @property
+    def is_draining(self) -> bool:
+        """See Handler."""
+        return self.gateway.is_draining
+
+    def begin(self, request: Request, connection: ServerConnection) -> Exchange:
+        """See Handler."""
+        return pipeline.begin(request, connection, self.gateway)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """See Handler."""
+        pipeline.abandon(exchange, self.gateway)
+
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """See Handler."""
+        pipeline.refuse(exchange, self.gateway, refusal)
+
+    def refuse_protocol(self, refusal: Refusal) -> None:
+        """See Handler."""
+        self.gateway.metrics.count_refusal(refusal.code or f"http_{refusal.status}")
+
+
+async def run(settings: GatewaySettings, slot: int, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    worker = Worker(settings, slot=slot)
+    await worker.start(port)
+    gc.collect()
+    gc.freeze()  # what lives as long as the worker need not be looked at by every collection
+    log.info("worker_started", slot=slot, port=port)
+    await stop.wait()
+    await worker.drain()
+    await worker.close()
+    log.info("worker_stopped", slot=slot)
+
+
+def main() -> None:
+    """Entry of the process."""
+    settings = GatewaySettings()
+    configure_logging("gateway", settings)
+    uvloop.run(run(settings, int(sys.argv[1]), int(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()
