@@ -33,6 +33,11 @@ def test_every_route_declares_exactly_one_guard_or_is_public_with_a_reason(servi
     assert wrong == []
 
 
+def test_a_public_route_that_is_gone_leaves_the_list() -> None:
+    routes = [route for service in discover_services() for route in list_routes(build_guarded_app(service, ISSUER))]
+    assert PUBLIC - {str(route) for route in routes if route.public_reason} == set()
+
+
 @pytest.mark.parametrize("service", discover_services())
 def test_internal_routes_and_no_others_are_under_internal(service: str) -> None:
     for route in list_routes(build_guarded_app(service, ISSUER)):
