@@ -47,7 +47,6 @@ def serve(ctx: click.Context, service: str, host: str | None, port: int | None, 
 def _serve_gateway(given: Mapping[str, Any]) -> int:
     settings_type = importlib.import_module("ias.gateway.settings").GatewaySettings
     settings = read_settings(settings_type, **{name: value for name, value in given.items() if value is not None})
-    configure_logging("gateway", settings)
     status: int = importlib.import_module("ias.gateway.main").serve(settings)
     return status
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from ias.local.errors import PlatformError
 
-FREE_BYTES_MIN = 256 * 1024 * 1024
+_FREE_BYTES_MIN_NEW = 256 * 1024 * 1024
 """Less room than this is not enough for a new database cluster and its write-ahead log."""
+
+_FREE_BYTES_MIN = 64 * 1024 * 1024
+"""Less room than this is not enough to go on with existing data."""
 
 _LOG_BYTES_MAX = 20 * 1024 * 1024
 
@@ -99,10 +102,11 @@ class DataDirectory:
                 if log.stat().st_size > _LOG_BYTES_MAX:
                     log.replace(log.with_suffix(".log.1"))
         free_bytes = shutil.disk_usage(self.root).free
-        if free_bytes < FREE_BYTES_MIN:
+        wanted_bytes = _FREE_BYTES_MIN if self.postgres.exists() else _FREE_BYTES_MIN_NEW
+        if free_bytes < wanted_bytes:
             raise PlatformError(
                 f"only {free_bytes >> 20} MiB are free on the disk of {self.root}",
-                f"free at least {FREE_BYTES_MIN >> 20} MiB there or choose another place with --data-dir",
+                f"free at least {wanted_bytes >> 20} MiB there or choose another place with --data-dir",
             )
 
 

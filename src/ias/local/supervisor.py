@@ -15,6 +15,7 @@ from ias.local.process import PlatformProcess, ProcessFailedError, ProcessSpec
 _RESTARTS_MAX = 5
 _RESTART_WINDOW_S = 120.0
 _FIRST_PAUSE_S = 0.5
+_PATIENCE_S = 15.0
 _STEADY_S = 30.0
 """A process that ran this long before it ended starts again without a memory of earlier ends."""
 
@@ -63,7 +64,11 @@ class Supervisor:
         """
         await process.start()
         self._on_change()
-        await process.wait_ready()
+        patience = asyncio.create_task(self._report_waiting(process))
+        try:
+            await process.wait_ready()
+        finally:
+            patience.cancel()
         self._on_change()
         self._watchers[process.spec.name] = asyncio.create_task(self._keep_alive(process))
 
@@ -88,6 +93,11 @@ class Supervisor:
         self._stopping.set()
         for process in reversed(self._processes):
             process.kill()
+
+    async def _report_waiting(self, process: PlatformProcess) -> None:
+        while True:
+            await asyncio.sleep(_PATIENCE_S)
+            self._report(f"still waiting for {process.spec.name} (its log: {process.spec.log_file})")
 
     async def _keep_alive(self, process: PlatformProcess) -> None:
         ends: list[float] = []

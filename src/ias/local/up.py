@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ import httpx
 from ias.kit.migrations import migrate
 from ias.local.bootstrap import bootstrap
 from ias.local.connection import Connection, write_connection
-from ias.local.data_directory import DataDirectory, find_document, write_private
+from ias.local.data_directory import DataDirectory, explain_os_errors, find_document, write_private
 from ias.local.errors import InterruptedStartError, PlatformError
 from ias.local.generated_secrets import GeneratedSecrets, load_or_generate
 from ias.local.lock import hold_lock
@@ -76,6 +77,13 @@ class Platform:
         except PlatformError as error:
             self._phase, self._error = "failed", str(error)
             raise
+        except Exception as error:  # what was not foreseen goes to the log whole, and to the terminal as a line
+            self._keep_traceback(error)
+            self._phase, self._error = "failed", f"{type(error).__name__}: {error}"
+            raise PlatformError(
+                f"something unexpected went wrong ({type(error).__name__}: {error})",
+                f"the whole story is in {self._data.log_file('up')}",
+            ) from error
         finally:
             await self._shut_down()
 
@@ -115,17 +123,17 @@ class Platform:
 
             async def databases() -> None:
                 await supervisor.start(postgres)
-                self._report(f"postgresql {place.postgres.server.version_text} is ready")
+                self._report(f"postgresql {place.postgres.server.version_text} ready")
                 await self._migrate(place.postgres, secrets)
 
             async def cache() -> None:
                 await supervisor.start(redis)
-                self._report(f"redis {place.redis.server.version_text} is ready")
+                self._report(f"redis {place.redis.server.version_text} ready")
 
             async def inference() -> None:
                 if engine is not None:
                     await supervisor.start(engine)
-                    self._report("engine is ready")
+                    self._report("engine ready")
 
             engine_started = asyncio.create_task(inference())
             try:
@@ -166,12 +174,19 @@ class Platform:
     async def _migrate(self, postgres: Postgres, secrets: GeneratedSecrets) -> None:
         await create_databases(postgres, secrets, SERVICES)
         for service in SERVICES:
-            await asyncio.to_thread(migrate, service, postgres.database_url(service, secrets))
-        self._report(f"databases are migrated: {', '.join(SERVICES)}")
+            try:
+                await asyncio.to_thread(migrate, service, postgres.database_url(service, secrets))
+            except Exception as error:  # whatever Alembic, SQLAlchemy or the driver raises, it is one failure
+                self._keep_traceback(error)
+                raise PlatformError(
+                    f"the database of {service} could not be migrated ({type(error).__name__})",
+                    f"the cause is in {self._data.log_file('up')}",
+                ) from error
+        self._report(f"databases migrated: {', '.join(SERVICES)}")
 
     async def _start_one(self, process: Any) -> None:
         await self._supervisor.start(process)
-        self._report(f"{process.spec.name} is ready")
+        self._report(f"{process.spec.name} ready")
 
     async def _bootstrap(self, place: Place) -> Connection:
         async with httpx.AsyncClient(timeout=_BOOTSTRAP_TIMEOUT_S, trust_env=False) as client:
@@ -180,6 +195,10 @@ class Platform:
         self._connection = connection
         self._write_connection()
         return connection
+
+    def _keep_traceback(self, error: BaseException) -> None:
+        with explain_os_errors(self._data.logs), self._data.log_file("up").open("a") as log:
+            log.writelines(traceback.format_exception(error))
 
     def _require_ports(self) -> None:
         require_free(self._options.port, self._options.host, "--port")
