@@ -42,6 +42,9 @@ log = structlog.get_logger("ias.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_\-]{8,80}")
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
+_AWAY_SQLSTATES = ("08", "53", "57")
+"""Classes of SQLSTATE: connection exception, insufficient resources, operator intervention (starting up, shutting down)."""
+
 Check = Callable[[], Awaitable[None]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -288,7 +291,8 @@ def _render_problems(app: FastAPI) -> None:
 
     @app.exception_handler(DBAPIError)
     async def database_failed(request: Request, error: DBAPIError) -> JSONResponse:
-        if error.connection_invalidated:
+        sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or sqlstate.startswith(_AWAY_SQLSTATES):
             return _problem_response(UnavailableError("The database connection was lost."), request.url.path)
         raise error
 
@@ -299,14 +303,14 @@ def _explain_validation(error: RequestValidationError) -> ProblemError:
         return BadRequestError("The body is not valid JSON.", code="invalid_json")
     fields = [FieldError(pointer=_pointer(detail["loc"]), detail=detail["msg"]) for detail in details]
     return InvalidError(
-        "One or more fields are not valid: " + "; ".join(f"{f.pointer}: {f.detail}" for f in fields[:5]), errors=fields
+        "One or more fields are not valid: " + "; ".join(f"{f.pointer or 'body'}: {f.detail}" for f in fields[:5]),
+        errors=fields,
     )
 
 
 def _pointer(location: tuple[str | int, ...]) -> str:
+    """A JSON pointer into the body (empty for the body itself), or the name of a parameter."""
     place, *rest = location
-    return (
-        "/" + "/".join(str(part) for part in rest)
-        if place == "body"
-        else ".".join(str(part) for part in rest) or str(place)
-    )
+    if place == "body":
+        return "".join(f"/{part}" for part in rest)
+    return ".".join(str(part) for part in rest) or str(place)
