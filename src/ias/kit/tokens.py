@@ -51,7 +51,7 @@ class TokenVerifier:
         self._audience = audience
         self._refetch_after_s = refetch_after_s
         self._keys: KeySet | None = None
-        self._fetched_at = -refetch_after_s
+        self._asked_at = -refetch_after_s
         self._claims = jwt.JWTClaimsRegistry(
             leeway=CLOCK_SKEW_S,
             iss={"essential": True, "value": ISSUER},
@@ -67,7 +67,7 @@ class TokenVerifier:
             UnavailableError: identity's keys were never seen and cannot be had now.
         """
         claims = self._try(token, await self._key_set())
-        if claims is None and time.monotonic() - self._fetched_at >= self._refetch_after_s:
+        if claims is None and time.monotonic() - self._asked_at >= self._refetch_after_s:
             # The key may be newer than the set we hold: look once more, but not more often than every few seconds.
             claims = self._try(token, await self._key_set(refetch=True))
         if claims is None:
@@ -84,14 +84,13 @@ class TokenVerifier:
 
     async def _key_set(self, *, refetch: bool = False) -> KeySet:
         if self._keys is None or refetch:
+            self._asked_at = time.monotonic()
             try:
                 document = await self._fetch_jwks()
-            except (httpx.HTTPError, ValueError) as error:
+                self._keys = KeySet.import_key_set(document)  # type: ignore[arg-type]  # a JWKS document is a plain dict
+            except (httpx.HTTPError, JoseError, ValueError, KeyError, TypeError) as error:  # the last four: no key set
                 if self._keys is None:
                     raise UnavailableError("The keys that verify tokens cannot be had from identity.") from error
-                return self._keys
-            self._keys = KeySet.import_key_set(document)  # type: ignore[arg-type]  # a JWKS document is a plain dict
-            self._fetched_at = time.monotonic()
         return self._keys
 
 

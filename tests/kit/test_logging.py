@@ -1,0 +1,38 @@
+"""A log line is JSON, says which process and request it is of, and holds no secret."""
+
+import json
+import subprocess
+import sys
+
+SCRIPT = """
+import logging, structlog
+from ias.kit.logging import configure_logging
+from ias.kit.settings import ProcessSettings
+configure_logging("probe", ProcessSettings(secret_key="", redis_url="", log_level="info"))
+log = structlog.get_logger("ias.test")
+with structlog.contextvars.bound_contextvars(request_id="req_1"):
+    log.info("said", size=3, password="hunter2", api_key="hunter2", token="hunter2", authorization="hunter2")
+    logging.getLogger("library").warning("from %s", "a library")
+    log.debug("not said")
+    try:
+        raise RuntimeError("boom")
+    except RuntimeError:
+        log.exception("failed")
+"""
+
+
+def run() -> list[dict[str, object]]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == ""
+    assert "hunter2" not in done.stderr
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_lines_are_json_with_process_and_request_and_without_secrets() -> None:
+    said, library, failed = run()
+    for line in (said, library, failed):
+        assert (line["process"], line["request_id"]) == ("probe", "req_1")
+        assert str(line["timestamp"]).endswith("Z")
+    assert (said["event"], said["level"], said["logger"], said["size"]) == ("said", "info", "ias.test", 3)
+    assert (library["event"], library["level"]) == ("from a library", "warning")
+    assert "RuntimeError: boom" in str(failed["exception"])
