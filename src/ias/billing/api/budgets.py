@@ -1,0 +1,167 @@
+"""`/billing/v1/budgets`."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from ias.billing.api.parts import BudgetsPart, CursorsPart
+from ias.billing.api.schemas import ModelName, UsdText
+from ias.billing.core.budgets import NewBudget
+from ias.billing.core.counters import Spend
+from ias.billing.store.budgets import Budget
+from ias.contracts.money import format_usd
+from ias.contracts.permissions import Permission
+from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.kit.authorization import Access, requires
+from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.web import Answer, Body
+
+router = APIRouter(prefix="/billing/v1/budgets", tags=["budgets"])
+
+
+class ScopeBody(Body):
+    """Whose spending a budget bounds."""
+
+    kind: ScopeKind
+    id: ModelName = Field(description="The id of the org, project, API key or user; for a model its public name.")
+
+
+class BudgetBody(Body):
+    """A ceiling on what a scope may spend in a window. `hard` refuses what would exceed it; `soft` only counts."""
+
+    org_id: UUID
+    scope: ScopeBody
+    window: Window = Field(description="Aligned with the calendar in UTC; `total` never ends.")
+    limit_usd: UsdText
+    mode: Mode
+
+
+class BudgetChange(Body):
+    """What may be changed of a budget; what is absent stays."""
+
+    limit_usd: UsdText | None = None
+    mode: Mode | None = None
+
+
+class ScopeAnswer(Answer):
+    """Whose spending a budget bounds."""
+
+    kind: ScopeKind
+    id: str
+
+
+class BudgetAnswer(Answer):
+    """A budget and its current window. The figures are null while the counters cannot be read."""
+
+    id: UUID
+    org_id: UUID
+    scope: ScopeAnswer
+    window: Window
+    limit_usd: str
+    mode: Mode
+    window_id: str | None = Field(description="The current window, e.g. `2026-11`.")
+    spent_usd: str | None
+    reserved_usd: str | None = Field(description="Held for requests that are being served.")
+    remaining_usd: str | None = Field(description="What may still be reserved; never below zero.")
+    created_at: datetime
+    updated_at: datetime
+
+
+@router.post("", status_code=201)
+async def create_budget(
+    body: BudgetBody,
+    access: Annotated[Access, requires(Permission.BUDGETS_WRITE)],
+    budgets: BudgetsPart,
+) -> BudgetAnswer:
+    """Bound what an org, project, API key, user or model of an org may spend. What was spent in the window already counts."""
+    scope = access.in_org(str(body.org_id))
+    budget = await budgets.create(
+        scope,
+        NewBudget(
+            scope_kind=body.scope.kind,
+            scope_id=body.scope.id,
+            window=body.window,
+            limit_usd=body.limit_usd,
+            mode=body.mode,
+        ),
+    )
+    return await _answer(budgets, budget)
+
+
+@router.get("")
+async def list_budgets(
+    *,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
+    budgets: BudgetsPart,
+    cursors: CursorsPart,
+    org_id: Annotated[UUID, Query()],
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[BudgetAnswer]:
+    """An org's budgets, newest first."""
+    filters = f"budgets\0{org_id}"
+    scope = access.in_org(str(org_id))
+    rows = await budgets.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
+    spent = await budgets.read_spend(rows)
+    return cursors.page([_render(row, spend) for row, spend in zip(rows, spent, strict=True)], limit, filters)
+
+
+@router.get("/{budget_id}")
+async def get_budget(
+    budget_id: UUID,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
+    budgets: BudgetsPart,
+) -> BudgetAnswer:
+    """A budget, with what its current window has left."""
+    budget = await budgets.get(budget_id)
+    access.in_org(str(budget.org_id))
+    return await _answer(budgets, budget)
+
+
+@router.patch("/{budget_id}")
+async def change_budget(
+    budget_id: UUID,
+    body: BudgetChange,
+    access: Annotated[Access, requires(Permission.BUDGETS_WRITE)],
+    budgets: BudgetsPart,
+) -> BudgetAnswer:
+    """Change a budget's limit or mode. What was spent stays counted."""
+    budget = await budgets.get(budget_id)
+    scope = access.in_org(str(budget.org_id))
+    return await _answer(budgets, await budgets.change(scope, budget, limit_usd=body.limit_usd, mode=body.mode))
+
+
+@router.delete("/{budget_id}", status_code=204)
+async def delete_budget(
+    budget_id: UUID,
+    access: Annotated[Access, requires(Permission.BUDGETS_WRITE)],
+    budgets: BudgetsPart,
+) -> None:
+    """Stop enforcing a budget."""
+    budget = await budgets.get(budget_id)
+    await budgets.delete(access.in_org(str(budget.org_id)), budget)
+
+
+async def _answer(budgets: BudgetsPart, budget: Budget) -> BudgetAnswer:
+    return _render(budget, (await budgets.read_spend([budget]))[0])
+
+
+def _render(budget: Budget, spend: Spend | None) -> BudgetAnswer:
+    remaining = budget.limit_nano_usd - spend.spent_nano_usd - spend.reserved_nano_usd if spend else 0
+    return BudgetAnswer(
+        id=budget.id,
+        org_id=budget.org_id,
+        scope=ScopeAnswer(kind=budget.scope_kind, id=budget.scope_id),
+        window=budget.window,
+        limit_usd=format_usd(budget.limit_nano_usd),
+        mode=budget.mode,
+        window_id=spend.window_id if spend else None,
+        spent_usd=format_usd(spend.spent_nano_usd) if spend else None,
+        reserved_usd=format_usd(spend.reserved_nano_usd) if spend else None,
+        remaining_usd=format_usd(max(0, remaining)) if spend else None,
+        created_at=budget.created_at,
+        updated_at=budget.updated_at,
+    )

@@ -1,0 +1,142 @@
+"""`/billing/v1/ledger`: what was booked; `/billing/v1/requests/{request_id}`: why."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AwareDatetime, Field
+
+from ias.billing.api.parts import CursorsPart, LedgerPart
+from ias.billing.api.prices import PriceAnswer, render_price
+from ias.billing.api.schemas import ModelName
+from ias.billing.store.ledger import Kind, LedgerEntry, LedgerFilter, Rating
+from ias.contracts.money import format_usd
+from ias.contracts.permissions import Permission
+from ias.kit.authorization import Access, requires
+from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.web import Answer
+
+router = APIRouter(prefix="/billing/v1", tags=["ledger"])
+
+RequestId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+
+
+class EntryAnswer(Answer):
+    """One booking. Entries are never changed or removed; a correction is another entry."""
+
+    id: UUID
+    kind: Kind
+    org_id: UUID
+    project_id: UUID | None
+    api_key_id: UUID | None
+    user_id: UUID | None
+    service_account_id: UUID | None
+    request_id: str | None
+    endpoint: str | None
+    model: str | None
+    backend_id: str | None
+    streamed: bool | None
+    status: int | None
+    outcome: str | None
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost_usd: str
+    settled_usd: str = Field(description="What the gateway had counted in the budgets when the request ended.")
+    price_id: UUID | None
+    price_version: int | None
+    rating: Rating = Field(
+        description="`rated`: the price agrees with the gateway; `repriced`: the price's own result was booked instead;"
+        " `unpriced`: there was no price; `price_unknown`: the price named is not known here."
+    )
+    estimated: bool
+    occurred_at: datetime
+
+
+class ExplanationAnswer(Answer):
+    """What a request cost and why: its entries, the prices, and the decisions taken on its way."""
+
+    request_id: str
+    entries: list[EntryAnswer]
+    prices: list[PriceAnswer]
+    decisions: list[dict[str, Any]] = Field(description="One for each entry, in the same order.")
+
+
+class LedgerQuery(Answer):
+    """Filters of the ledger. `start` and `end` bound when requests were admitted, which decides their budget window."""
+
+    request_id: RequestId | None = None
+    project_id: UUID | None = None
+    api_key_id: UUID | None = None
+    user_id: UUID | None = None
+    model: ModelName | None = None
+    kind: Kind | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+
+
+@router.get("/ledger")
+async def list_ledger(
+    *,
+    access: Annotated[Access, requires(Permission.LEDGER_READ)],
+    ledger: LedgerPart,
+    cursors: CursorsPart,
+    org_id: Annotated[UUID, Query()],
+    wanted: Annotated[LedgerQuery, Depends()],
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[EntryAnswer]:
+    """An org's ledger, newest first. A request's entry appears within seconds of its end."""
+    access.in_org(str(org_id))
+    filters = f"ledger\0{org_id}\0{wanted.model_dump_json()}"
+    rows = await ledger.list(
+        LedgerFilter(org_id=org_id, **wanted.model_dump()), before=cursors.decode(cursor, filters), limit=limit + 1
+    )
+    return cursors.page([_render(row) for row in rows], limit, filters)
+
+
+@router.get("/requests/{request_id}")
+async def explain_request(
+    request_id: Annotated[RequestId, Path()],
+    access: Annotated[Access, requires(Permission.LEDGER_READ)],
+    ledger: LedgerPart,
+    org_id: Annotated[UUID, Query()],
+) -> ExplanationAnswer:
+    """Why a request was admitted, routed and priced as it was."""
+    explanation = await ledger.explain(access.in_org(str(org_id)), request_id)
+    return ExplanationAnswer(
+        request_id=request_id,
+        entries=[_render(entry) for entry in explanation.entries],
+        prices=[render_price(price) for price in explanation.prices],
+        decisions=[entry.decision for entry in explanation.entries],
+    )
+
+
+def _render(entry: LedgerEntry) -> EntryAnswer:
+    return EntryAnswer(
+        id=entry.id,
+        kind=entry.kind,
+        org_id=entry.org_id,
+        project_id=entry.project_id,
+        api_key_id=entry.api_key_id,
+        user_id=entry.user_id,
+        service_account_id=entry.service_account_id,
+        request_id=entry.request_id,
+        endpoint=entry.endpoint,
+        model=entry.model,
+        backend_id=entry.backend_id,
+        streamed=entry.streamed,
+        status=entry.status,
+        outcome=entry.outcome,
+        input_tokens=entry.input_tokens,
+        cached_input_tokens=entry.cached_input_tokens,
+        output_tokens=entry.output_tokens,
+        cost_usd=format_usd(entry.cost_nano_usd),
+        settled_usd=format_usd(entry.settled_nano_usd),
+        price_id=entry.price_id,
+        price_version=entry.price_version,
+        rating=entry.rating,
+        estimated=entry.estimated,
+        occurred_at=entry.occurred_at,
+    )

@@ -1,0 +1,36 @@
+"""How routes get at the service's parts, which `wiring` put into the app's state."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from ias.billing.core.budgets import Budgets
+from ias.billing.core.ledger import Ledger
+from ias.billing.core.prices import Prices
+from ias.kit.cursors import Cursors
+
+
+def _budgets(request: Request) -> Budgets:
+    part: Budgets = request.app.state.budgets
+    return part
+
+
+def _cursors(request: Request) -> Cursors:
+    part: Cursors = request.app.state.cursors
+    return part
+
+
+def _ledger(request: Request) -> Ledger:
+    part: Ledger = request.app.state.ledger
+    return part
+
+
+def _prices(request: Request) -> Prices:
+    part: Prices = request.app.state.prices
+    return part
+
+
+BudgetsPart = Annotated[Budgets, Depends(_budgets)]
+CursorsPart = Annotated[Cursors, Depends(_cursors)]
+LedgerPart = Annotated[Ledger, Depends(_ledger)]
+PricesPart = Annotated[Prices, Depends(_prices)]

@@ -1,0 +1,149 @@
+"""Budgets: ceilings on what a scope may spend in a window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from ias.billing.core.amounts import parse_amount
+from ias.billing.core.counters import Counters, Spend
+from ias.billing.core.publishing import Publishing
+from ias.billing.store import budgets, published_documents
+from ias.billing.store.budgets import Budget
+from ias.contracts import redis_keys
+from ias.contracts.ids import uuid7
+from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.kit.authorization import OrgScope
+from ias.kit.database import Database
+from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+
+BUDGETS_PER_ORG_MAX = 1_000
+"""Every admission of the org reads its policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBudget:
+    """A budget that is asked for."""
+
+    scope_kind: ScopeKind
+    scope_id: str
+    window: Window
+    limit_usd: str
+    mode: Mode
+
+
+class Budgets:
+    """Creates, lists, changes and deletes budgets, and tells the gateways after every change."""
+
+    def __init__(self, database: Database, publishing: Publishing, counters: Counters) -> None:
+        self._database = database
+        self._publishing = publishing
+        self._counters = counters
+
+    async def create(self, scope: OrgScope, new: NewBudget) -> Budget:
+        """Add a budget. What its scope spent in the window already counts from the start.
+
+        Raises:
+            InvalidError: the limit is not an amount, or the scope's id has not the form of its kind.
+            ConflictError: the org has as many budgets as an org may have.
+        """
+        now = datetime.now(UTC)
+        budget = Budget(
+            id=uuid7(),
+            org_id=UUID(scope.org_id),
+            scope_kind=new.scope_kind,
+            scope_id=_check_scope_id(scope, new),
+            window=new.window,
+            limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
+            mode=new.mode,
+            created_at=now,
+            updated_at=now,
+        )
+        async with self._database.transaction() as connection:
+            await published_documents.raise_version(connection, _policy_key(budget), budget.org_id)
+            if await budgets.count_budgets(connection, budget.org_id) >= BUDGETS_PER_ORG_MAX:
+                raise ConflictError(f"An org has at most {BUDGETS_PER_ORG_MAX} budgets.", code="too_many_budgets")
+            await budgets.insert_budget(connection, budget)
+        await self._publishing.publish_policy_or_leave_it(budget.org_id)
+        return budget
+
+    async def get(self, budget_id: UUID) -> Budget:
+        """A budget of whichever org: the caller still has to show that they may see it.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        async with self._database.transaction() as connection:
+            budget = await budgets.find_budget(connection, budget_id)
+        if budget is None:
+            raise NotFoundError
+        return budget
+
+    async def list(self, scope: OrgScope, *, before: UUID | None, limit: int) -> list[Budget]:
+        """The org's budgets, newest first."""
+        async with self._database.transaction() as connection:
+            return await budgets.list_budgets(connection, UUID(scope.org_id), before=before, limit=limit)
+
+    async def change(self, scope: OrgScope, budget: Budget, *, limit_usd: str | None, mode: Mode | None) -> Budget:
+        """Change the limit or the mode; what was spent stays counted.
+
+        Raises:
+            InvalidError: the limit is not an amount.
+            NotFoundError: the budget is gone.
+        """
+        values: dict[str, object] = {"updated_at": datetime.now(UTC)}
+        if limit_usd is not None:
+            values["limit_nano_usd"] = parse_amount(limit_usd, "/limit_usd")
+        if mode is not None:
+            values["mode"] = mode
+        return await self._store(scope, budget, values)
+
+    async def delete(self, scope: OrgScope, budget: Budget) -> None:
+        """Stop enforcing a budget. Raises `NotFoundError` when it is gone already."""
+        now = datetime.now(UTC)
+        await self._store(scope, budget, {"updated_at": now, "deleted_at": now})
+        try:
+            await self._counters.forget(budget, now)
+        except (RedisError, OSError):
+            pass  # the counter stays until its window is over; nobody reads it
+
+    async def read_spend(self, listed: Sequence[Budget]) -> Sequence[Spend | None]:
+        """What each budget's window says; None for all of them while Redis cannot be asked."""
+        try:
+            return await self._counters.read(listed, datetime.now(UTC))
+        except (RedisError, OSError):
+            return [None] * len(listed)
+
+    async def _store(self, scope: OrgScope, budget: Budget, values: dict[str, object]) -> Budget:
+        if scope.org_id != str(budget.org_id):
+            raise NotFoundError
+        async with self._database.transaction() as connection:
+            await published_documents.raise_version(connection, _policy_key(budget), budget.org_id)
+            changed = await budgets.change_budget(connection, budget.id, **values)
+            if changed is None:
+                raise NotFoundError
+        await self._publishing.publish_policy_or_leave_it(budget.org_id)
+        return changed
+
+
+def _policy_key(budget: Budget) -> str:
+    return redis_keys.budget_policy(str(budget.org_id))
+
+
+def _check_scope_id(scope: OrgScope, new: NewBudget) -> str:
+    """The scope's id as it is stored: a UUID in its usual spelling, or a model's public name."""
+    if new.scope_kind == "model":
+        return new.scope_id
+    try:
+        scope_id = str(UUID(new.scope_id))
+    except ValueError:
+        raise _scope_problem(f"is not the id of a {new.scope_kind.replace('_', ' ')} (a UUID)") from None
+    if new.scope_kind == "org" and scope_id != scope.org_id:
+        raise _scope_problem("is not the org that the budget is for")
+    return scope_id
+
+
+def _scope_problem(what: str) -> InvalidError:
+    return InvalidError(f"/scope/id {what}.", errors=[FieldError(pointer="/scope/id", detail=f"It {what}.")])

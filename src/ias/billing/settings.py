@@ -1,0 +1,22 @@
+"""What billing is told by the environment."""
+
+from pydantic import Field, SecretStr
+
+from ias.kit.settings import ServiceSettings
+
+
+class BillingSettings(ServiceSettings):
+    """Settings of billing, beside those of every service."""
+
+    billing_database_url: SecretStr = Field(
+        description="PostgreSQL of billing: `postgresql://user:password@host:port/ias_billing`."
+    )
+    billing_heal_interval_s: float = Field(
+        1.0, gt=0, description="How often prices, budgets and counters in Redis are compared with PostgreSQL."
+    )
+
+
+class BillingConsumerSettings(BillingSettings):
+    """Settings of the process that books usage records."""
+
+    bus_url: SecretStr = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")

@@ -1,0 +1,103 @@
+"""Budgets. A deleted one stays as a row, so that old decisions can still be explained."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.billing.store.tables import BUDGETS
+from ias.contracts import spending
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A ceiling on what a scope of an org may spend in a window."""
+
+    id: UUID
+    org_id: UUID
+    scope_kind: spending.ScopeKind
+    scope_id: str
+    window: spending.Window
+    limit_nano_usd: int
+    mode: spending.Mode
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+    counted_from: datetime | None = None
+
+    def published(self) -> spending.Budget:
+        """The form in which gateways know it."""
+        return spending.Budget(
+            id=str(self.id),
+            scope_kind=self.scope_kind,
+            scope_id=self.scope_id,
+            window=self.window,
+            limit_nano_usd=self.limit_nano_usd,
+            mode=self.mode,
+        )
+
+
+async def insert_budget(connection: AsyncConnection, budget: Budget) -> None:
+    """Add a budget."""
+    await connection.execute(insert(BUDGETS).values(asdict(budget)))
+
+
+async def count_budgets(connection: AsyncConnection, org_id: UUID) -> int:
+    """How many budgets an org has."""
+    query = select(func.count()).where(BUDGETS.c.org_id == org_id, BUDGETS.c.deleted_at.is_(None))
+    return await connection.scalar(query) or 0
+
+
+async def find_budget(connection: AsyncConnection, budget_id: UUID) -> Budget | None:
+    """A budget that was not deleted."""
+    query = select(BUDGETS).where(BUDGETS.c.id == budget_id, BUDGETS.c.deleted_at.is_(None))
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return Budget(**row) if row else None
+
+
+async def list_budgets(
+    connection: AsyncConnection, org_id: UUID, *, before: UUID | None = None, limit: int | None = None
+) -> list[Budget]:
+    """An org's budgets, newest first."""
+    query = select(BUDGETS).where(BUDGETS.c.org_id == org_id, BUDGETS.c.deleted_at.is_(None))
+    if before is not None:
+        query = query.where(BUDGETS.c.id < before)
+    rows = await connection.execute(query.order_by(BUDGETS.c.id.desc()).limit(limit))
+    return [Budget(**row) for row in rows.mappings()]
+
+
+async def list_all_budgets(connection: AsyncConnection) -> list[Budget]:
+    """Every org's budgets, in the order they were made."""
+    rows = await connection.execute(select(BUDGETS).where(BUDGETS.c.deleted_at.is_(None)).order_by(BUDGETS.c.id))
+    return [Budget(**row) for row in rows.mappings()]
+
+
+async def list_orgs_with_uncounted_budgets(connection: AsyncConnection) -> list[UUID]:
+    """The orgs with a budget whose counter was never set up."""
+    query = select(BUDGETS.c.org_id).distinct().where(BUDGETS.c.counted_from.is_(None), BUDGETS.c.deleted_at.is_(None))
+    return list((await connection.execute(query)).scalars())
+
+
+async def change_budget(connection: AsyncConnection, budget_id: UUID, **values: Any) -> Budget | None:
+    """Change columns of a budget that was not deleted; the budget as it then is, or None when there is none."""
+    change = (
+        update(BUDGETS)
+        .where(BUDGETS.c.id == budget_id, BUDGETS.c.deleted_at.is_(None))
+        .values(**values)
+        .returning(*BUDGETS.c)
+    )
+    row = (await connection.execute(change)).mappings().one_or_none()
+    return Budget(**row) if row else None
+
+
+async def mark_counted(connection: AsyncConnection, budget_ids: Collection[UUID], moment: datetime) -> None:
+    """Remember that the budgets' counters are set up, so that they may be enforced."""
+    await connection.execute(
+        update(BUDGETS)
+        .where(BUDGETS.c.id.in_(list(budget_ids)), BUDGETS.c.counted_from.is_(None))
+        .values(counted_from=moment)
+    )

@@ -1,0 +1,110 @@
+"""The ledger: entries are added, and never changed or removed (the database refuses it)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.billing.store.tables import LEDGER_ENTRIES
+from ias.kit.partitions import uuid_floor
+
+Kind = Literal["usage", "correction", "credit"]
+Rating = Literal["rated", "repriced", "unpriced", "price_unknown"]
+"""How the cost came about: the price agreed with the gateway; the price's own result replaced the gateway's figure; the request had
+no price; the price it names is not in the table, and the gateway's figure was booked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One booking. `cost_nano_usd` is what counts; `settled_nano_usd` is what the gateway had counted in the budgets."""
+
+    id: UUID
+    kind: Kind
+    org_id: UUID
+    project_id: UUID | None
+    api_key_id: UUID | None
+    user_id: UUID | None
+    service_account_id: UUID | None
+    request_id: str | None
+    endpoint: str | None
+    model: str | None
+    backend_id: str | None
+    streamed: bool | None
+    status: int | None
+    outcome: str | None
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    settled_nano_usd: int
+    price_id: UUID | None
+    price_version: int | None
+    rating: Rating
+    estimated: bool
+    occurred_at: datetime
+    decision: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFilter:
+    """Which of an org's entries are asked for. `start` and `end` bound the time at which the request was admitted."""
+
+    org_id: UUID
+    request_id: str | None = None
+    project_id: UUID | None = None
+    api_key_id: UUID | None = None
+    user_id: UUID | None = None
+    model: str | None = None
+    kind: Kind | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+_NAMES = tuple(field.name for field in fields(LedgerEntry))
+_ARRAYS = {
+    name: {"DATETIME": "timestamptz", "JSONB": "text"}.get(kind, kind)
+    for name, kind in ((name, str(LEDGER_ENTRIES.c[name].type)) for name in _NAMES)
+}
+_INSERT = text(
+    f"""
+    INSERT INTO ledger_entries ({", ".join(_NAMES)})
+    SELECT {", ".join(f"CAST({name} AS jsonb)" if name == "decision" else name for name in _NAMES)}
+    FROM unnest({", ".join(f"CAST(:{name} AS {_ARRAYS[name]}[])" for name in _NAMES)}) AS t ({", ".join(_NAMES)})
+    ORDER BY id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+    """  # noqa: S608  # every part is the name of a column
+)
+# In the order of the ids, so that two transactions that book the same records wait for each other and never deadlock.
+
+
+async def insert_entries(connection: AsyncConnection, entries: Sequence[LedgerEntry]) -> set[UUID]:
+    """Book entries; the ids of those that were not booked before."""
+    columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in _NAMES}
+    columns["decision"] = [msgspec.json.encode(decision).decode() for decision in columns["decision"]]
+    return set((await connection.execute(_INSERT, columns)).scalars())
+
+
+async def list_entries(
+    connection: AsyncConnection, wanted: LedgerFilter, *, before: UUID | None = None, limit: int
+) -> list[LedgerEntry]:
+    """Entries, newest first."""
+    table = LEDGER_ENTRIES
+    query = select(*(table.c[name] for name in _NAMES)).where(table.c.org_id == wanted.org_id)
+    for name in ("request_id", "project_id", "api_key_id", "user_id", "model", "kind"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == value)
+    if wanted.start is not None:
+        query = query.where(table.c.id >= uuid_floor(wanted.start))
+    if wanted.end is not None:
+        query = query.where(table.c.id < uuid_floor(wanted.end))
+    if before is not None:
+        query = query.where(table.c.id < before)
+    rows = await connection.execute(query.order_by(table.c.id.desc()).limit(limit))
+    return [LedgerEntry(**row) for row in rows.mappings()]

@@ -1,0 +1,107 @@
+"""What was spent, summed: the hourly projection of the ledger."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.billing.store.ledger import LedgerEntry
+from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
+from ias.contracts.spending import ScopeKind
+from ias.kit.partitions import time_of, uuid_floor
+
+_ADD = text(
+    """
+    INSERT INTO spend_hourly AS s (org_id, hour, project_id, api_key_id, user_id, model, entries, cost_nano_usd)
+    SELECT * FROM unnest(
+        CAST(:org_id AS uuid[]), CAST(:hour AS timestamptz[]), CAST(:project_id AS uuid[]), CAST(:api_key_id AS uuid[]),
+        CAST(:user_id AS uuid[]), CAST(:model AS text[]), CAST(:entries AS bigint[]), CAST(:cost_nano_usd AS bigint[])
+    ) AS t (org_id, hour, project_id, api_key_id, user_id, model, entries, cost_nano_usd)
+    ORDER BY org_id, hour, project_id, api_key_id, user_id, model
+    ON CONFLICT (org_id, hour, project_id, api_key_id, user_id, model)
+    DO UPDATE SET entries = s.entries + excluded.entries, cost_nano_usd = s.cost_nano_usd + excluded.cost_nano_usd
+    """
+)
+# Every transaction takes the rows in the same order, so that two that book at once wait for each other and never deadlock.
+
+_RECENT = timedelta(hours=1)
+"""No request takes longer from its id to its admission."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose spending is meant."""
+
+    org_id: UUID
+    kind: ScopeKind
+    id: str
+    """An id, or the public name for a model."""
+
+    def condition(self, table: Table) -> ColumnElement[bool]:
+        """The rows of a table that the scope covers."""
+        own = table.c.org_id == self.org_id
+        match self.kind:
+            case "org":
+                return own
+            case "model":
+                return own & (table.c.model == self.id)
+            case "project" | "api_key" | "user":
+                return own & (table.c[f"{self.kind}_id"] == UUID(self.id))
+
+
+async def add_entries(connection: AsyncConnection, entries: Iterable[LedgerEntry]) -> None:
+    """Add entries that were just booked, each exactly once, in the transaction that booked them."""
+    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0, 0])
+    for entry in entries:
+        hour = time_of(entry.id).replace(minute=0, second=0, microsecond=0)
+        total = sums[(entry.org_id, hour, entry.project_id, entry.api_key_id, entry.user_id, entry.model)]
+        total[0] += 1
+        total[1] += entry.cost_nano_usd
+    if sums:
+        columns = zip(*((*key, *total) for key, total in sums.items()), strict=True)
+        names = ("org_id", "hour", "project_id", "api_key_id", "user_id", "model", "entries", "cost_nano_usd")
+        await connection.execute(_ADD, dict(zip(names, map(list, columns), strict=True)))
+
+
+async def sum_spend(
+    connection: AsyncConnection,
+    scope: Scope,
+    *,
+    since: datetime | None,
+    before: datetime,
+    not_held_by: UUID | None = None,
+) -> int:
+    """Nano-USD that a scope's requests cost that were admitted from `since` (a full hour) on and before `before`.
+
+    With `not_held_by`, recent requests whose decision record names that budget are left out. Older hours come from the projection,
+    the recent ones from the ledger itself; both in one statement, hence as of one moment.
+    """
+    recent = before.replace(minute=0, second=0, microsecond=0) - _RECENT
+    recent = max(recent, since) if since else recent
+    hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
+    old_sum = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(
+        scope.condition(hourly), hourly.c.hour < recent, *([hourly.c.hour >= since] if since else [])
+    )
+    recent_sum = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+        scope.condition(ledger), ledger.c.id >= uuid_floor(recent), ledger.c.id < uuid_floor(before)
+    )
+    if not_held_by is not None:
+        held = ledger.c.decision["budgets"].contains([str(not_held_by)])
+        recent_sum = recent_sum.where(func.coalesce(held, False).is_(False))
+    total = await connection.scalar(select(old_sum.scalar_subquery() + recent_sum.scalar_subquery()))
+    return int(total or 0)
+
+
+async def list_hourly(connection: AsyncConnection, org_id: UUID) -> Sequence[tuple[datetime, int, int]]:
+    """An org's spending by hour: the hour, the number of entries, nano-USD."""
+    query = (
+        select(SPEND_HOURLY.c.hour, func.sum(SPEND_HOURLY.c.entries), func.sum(SPEND_HOURLY.c.cost_nano_usd))
+        .where(SPEND_HOURLY.c.org_id == org_id)
+        .group_by(SPEND_HOURLY.c.hour)
+        .order_by(SPEND_HOURLY.c.hour)
+    )
+    return [(hour, int(entries), int(cost)) for hour, entries, cost in await connection.execute(query)]

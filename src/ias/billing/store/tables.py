@@ -1,0 +1,96 @@
+"""Billing's tables. `migrations/` creates them; a test holds the two equal.
+
+Money is nano-USD in `bigint`. An entry's time, for budgets and balances, is the time in its id: when the request was admitted.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+METADATA = MetaData()
+
+PRICES = Table(
+    "prices",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("effective_at", DateTime(timezone=True), nullable=False),
+    Column("input_nano_usd_per_million", BigInteger, nullable=False),
+    Column("cached_input_nano_usd_per_million", BigInteger, nullable=False),
+    Column("output_nano_usd_per_million", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+"""Never changed: a new price is a new row. `(model, version)` is unique."""
+
+BUDGETS = Table(
+    "budgets",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("scope_kind", Text, nullable=False),
+    Column("scope_id", Text, nullable=False),
+    Column("window", Text, nullable=False),
+    Column("limit_nano_usd", BigInteger, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("deleted_at", DateTime(timezone=True)),
+    Column("counted_from", DateTime(timezone=True)),
+)
+"""`counted_from`: when its counter in Redis was first set up; null until then, and not enforced so long."""
+
+PUBLISHED_DOCUMENTS = Table(
+    "published_documents",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("org_id", Uuid),
+    Column("version", BigInteger, nullable=False),
+)
+"""The version of each document that gateways read from Redis. A change locks its row first: versions and changes have one order."""
+
+LEDGER_ENTRIES = Table(
+    "ledger_entries",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("org_id", Uuid, nullable=False),
+    Column("project_id", Uuid),
+    Column("api_key_id", Uuid),
+    Column("user_id", Uuid),
+    Column("service_account_id", Uuid),
+    Column("request_id", Text),
+    Column("endpoint", Text),
+    Column("model", Text),
+    Column("backend_id", Text),
+    Column("streamed", Boolean),
+    Column("status", Integer),
+    Column("outcome", Text),
+    Column("input_tokens", Integer, nullable=False),
+    Column("cached_input_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("cost_nano_usd", BigInteger, nullable=False),
+    Column("settled_nano_usd", BigInteger, nullable=False),
+    Column("price_id", Uuid),
+    Column("price_version", Integer),
+    Column("rating", Text, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("booked_at", DateTime(timezone=True), nullable=False),
+    Column("decision", JSONB, nullable=False),
+)
+"""Append-only, partitioned by month on `id`. `cost_nano_usd` is what the price says, `settled_nano_usd` what a gateway counted."""
+
+SPEND_HOURLY = Table(
+    "spend_hourly",
+    METADATA,
+    Column("org_id", Uuid, nullable=False),
+    Column("hour", DateTime(timezone=True), nullable=False),
+    Column("project_id", Uuid),
+    Column("api_key_id", Uuid),
+    Column("user_id", Uuid),
+    Column("model", Text),
+    Column("entries", BigInteger, nullable=False),
+    Column("cost_nano_usd", BigInteger, nullable=False),
+)
+"""The ledger summed by hour and scope, kept in the transaction that books: a projection, always equal to the ledger."""

@@ -1,0 +1,125 @@
+"""The only place that builds billing's parts: the app with its timers, and the consumer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from ias.billing.api import budgets as budgets_api
+from ias.billing.api import ledger as ledger_api
+from ias.billing.api import prices as prices_api
+from ias.billing.core.booking import Booking
+from ias.billing.core.budgets import Budgets
+from ias.billing.core.counters import Counters
+from ias.billing.core.ledger import Ledger
+from ias.billing.core.prices import Prices
+from ias.billing.core.publishing import Publishing
+from ias.billing.core.readiness import Readiness
+from ias.billing.settings import BillingConsumerSettings, BillingSettings
+from ias.billing.store.counters import CounterStore
+from ias.billing.workers.timers import Timers
+from ias.billing.workers.usage_consumer import UsageConsumer
+from ias.kit.cursors import Cursors
+from ias.kit.database import Database
+from ias.kit.redis_documents import RedisDocuments, open_redis
+from ias.kit.sealing import decode_secret_key
+from ias.kit.telemetry import close_tracing, open_tracing
+from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
+from ias.kit.web import create_app
+
+_IDENTITY_TIMEOUT_S = 5.0
+_TIMERS_STOP_TIMEOUT_S = 15.0
+
+
+def build_app() -> FastAPI:
+    """The app, with settings from the environment. Nothing is opened before its lifespan begins."""
+    return assemble(BillingSettings())
+
+
+def build_consumer() -> UsageConsumer:
+    """The consumer that books usage records, with settings from the environment."""
+    return assemble_consumer(BillingConsumerSettings())
+
+
+def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) -> FastAPI:
+    """The app with the given settings. `fetch_jwks` None asks identity for the keys that verify tokens."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _open_parts(app, settings, fetch_jwks):
+            yield
+
+    return create_app(
+        "billing",
+        description="Prices, budgets and the ledger. Amounts are decimal strings of USD.",
+        routers=[prices_api.router, budgets_api.router, ledger_api.router],
+        lifespan=lifespan,
+        request_body_bytes_max=settings.request_body_bytes_max,
+    )
+
+
+def assemble_consumer(settings: BillingConsumerSettings) -> UsageConsumer:
+    """The consumer with the given settings."""
+    url = settings.billing_database_url.get_secret_value()
+    database = Database(url, settings, application_name="ias-billing-consumer")
+
+    @contextlib.asynccontextmanager
+    async def open_booking() -> AsyncIterator[Booking]:
+        try:
+            yield Booking(database)
+        finally:
+            await database.close()
+
+    return UsageConsumer(
+        settings.bus_url.get_secret_value(),
+        open_booking,
+        checks={"postgres": database.ping},
+        registry=CollectorRegistry(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: FetchJwks | None) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        app.state.tracing = open_tracing("billing", settings)
+        stack.callback(close_tracing, app.state.tracing)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
+        redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
+        stack.push_async_callback(redis.aclose)
+        database = Database(settings.billing_database_url.get_secret_value(), settings, application_name="ias-billing")
+        stack.push_async_callback(database.close)
+
+        counter_store = CounterStore(redis)
+        counters = Counters(database, counter_store)
+        publishing = Publishing(database, RedisDocuments(redis), counters)
+        app.state.prices = Prices(database, publishing)
+        app.state.budgets = Budgets(database, publishing, counters)
+        app.state.ledger = Ledger(database)
+        app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
+        app.state.verifier = TokenVerifier(
+            fetch_jwks or jwks_over_http(http, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+        )
+
+        async def ping_redis() -> None:
+            await redis.ping()
+
+        app.state.checks = {"postgres": database.ping, "redis": ping_redis}
+        timers = Timers(
+            database,
+            Readiness(database, counter_store, publishing),
+            publishing,
+            counters,
+            heal_interval_s=settings.billing_heal_interval_s,
+            registry=app.state.registry,
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(timers.run(stop), name="billing timers")
+        try:
+            yield
+        finally:
+            stop.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(running, _TIMERS_STOP_TIMEOUT_S)

@@ -1,0 +1,133 @@
+"""Timers of billing. Of all replicas, one at a time runs a timer's work; the others skip their turn."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from ias.billing.core.counters import Counters
+from ias.billing.core.publishing import Publishing
+from ias.billing.core.readiness import Readiness
+from ias.billing.store import budgets, partitions
+from ias.kit.bus.port import wait_or_stop
+from ias.kit.database import Database
+from ias.kit.partitions import Month
+
+log = structlog.get_logger("ias.billing")
+
+_HEAL_LOCK = 0x1A5_B001
+_PARTITIONS_LOCK = 0x1A5_B002
+
+_VERSION_OVERLAP_MS = 60_000
+"""Versions are times. A transaction commits later than the version it drew, and clocks differ, by less than this."""
+_EVERYTHING_EVERY = 60
+_STRAGGLERS_EVERY = 5
+_MONTHS_AHEAD = 3
+_PARTITIONS_INTERVAL_S = 3_600.0
+
+
+class TimerMetrics:
+    """What the timers count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.failures = Counter(
+            "ias_billing_timer_failures", "Turns of a timer that failed.", ("timer",), registry=registry
+        )
+        self.rebuilds = Counter(
+            "ias_billing_counter_rebuilds", "Times the counters had to be made ready.", registry=registry
+        )
+        self.stragglers = Counter(
+            "ias_billing_counter_corrections", "Counters corrected by late bookings.", registry=registry
+        )
+        self.last_success = Gauge(
+            "ias_billing_timer_last_success_timestamp_seconds",
+            "When a timer last did its work.",
+            ("timer",),
+            registry=registry,
+        )
+
+
+class Timers:
+    """Runs the timers until told to stop."""
+
+    def __init__(
+        self,
+        database: Database,
+        readiness: Readiness,
+        publishing: Publishing,
+        counters: Counters,
+        *,
+        heal_interval_s: float,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._database = database
+        self._readiness = readiness
+        self._publishing = publishing
+        self._counters = counters
+        self._heal_interval_s = heal_interval_s
+        self._metrics = TimerMetrics(registry)
+        self._turn = 0
+        self._healed_ms = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run all timers until `stop` is set; work in hand is finished first."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat("heal", _HEAL_LOCK, self._heal_interval_s, self.heal, stop))
+            group.create_task(
+                self._repeat("partitions", _PARTITIONS_LOCK, _PARTITIONS_INTERVAL_S, self.create_partitions, stop)
+            )
+
+    async def heal(self) -> None:
+        """Make the counters ready, publish what changed, add what was booked late."""
+        if await self._readiness.ensure():
+            self._metrics.rebuilds.inc()
+        now_ms = time.time_ns() // 1_000_000
+        everything = self._turn % _EVERYTHING_EVERY == 0
+        await self._publishing.publish_changed(above=-1 if everything else self._healed_ms - _VERSION_OVERLAP_MS)
+        self._healed_ms = now_ms
+        if self._turn % _STRAGGLERS_EVERY == 0:
+            await self._add_stragglers()
+        self._turn += 1
+
+    async def create_partitions(self) -> None:
+        """Make the ledger's partitions of this month and the next ones."""
+        this_month = Month.of(datetime.now(UTC))
+        wanted = [this_month.plus(offset) for offset in range(_MONTHS_AHEAD + 1)]
+        async with self._database.transaction() as connection:
+            missing = await partitions.find_missing(connection, wanted)
+        for month in missing:
+            try:
+                async with self._database.transaction() as connection:
+                    await partitions.create_partition(connection, month)
+            except DBAPIError as error:
+                # Busy, or the default partition holds rows of that month already: bookings go there, nothing is lost.
+                log.warning("partition not made", month=str(month), error=str(error.orig)[:200])
+                self._metrics.failures.labels("partitions").inc()
+
+    async def _add_stragglers(self) -> None:
+        async with self._database.transaction() as connection:
+            every = await budgets.list_all_budgets(connection)
+        self._metrics.stragglers.inc(await self._counters.add_stragglers(every, datetime.now(UTC)))
+
+    async def _repeat(
+        self, name: str, lock: int, interval_s: float, work: Callable[[], Awaitable[None]], stop: asyncio.Event
+    ) -> None:
+        while not stop.is_set():
+            try:
+                await self._run_alone(lock, work)
+                self._metrics.last_success.labels(name).set_to_current_time()
+            except Exception as error:  # noqa: BLE001  # whatever is away now may be back at the next turn
+                log.warning("timer failed", timer=name, error=type(error).__name__, reason=str(error)[:200])
+                self._metrics.failures.labels(name).inc()
+            await wait_or_stop(stop, interval_s)
+
+    async def _run_alone(self, lock: int, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work unless another replica is at it. The lock lives as long as the transaction that took it."""
+        async with self._database.transaction() as connection:
+            if await connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": lock}):
+                await work()
