@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -77,6 +78,11 @@ async def _keep_worker(settings: GatewaySettings, slot: int, port: int, stop: as
             backoff_s = min(backoff_s * 2, _BACKOFF_LAST_S)
             continue
         await _stop_worker(process, settings)
+
+
+def _environment(settings: GatewaySettings) -> dict[str, str]:
+    """The workers read their settings from the environment; what the command line decided is put there."""
+    return {**os.environ, "IAS_GATEWAY_HOST": settings.gateway_host}
 
 
 async def _ended_before(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:

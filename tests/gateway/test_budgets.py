@@ -1,0 +1,270 @@
+"""A hard budget is never exceeded; what does not fit is made to fit or refused; every reservation ends."""
+
+import asyncio
+import time
+
+import pytest
+
+from ias.contracts import redis_keys
+from ias.gateway.worker import read_script
+from tests.gateway.platform import INPUT_PRICE, ORG, OUTPUT_PRICE, PROJECT, RunningGateway, budget, until
+from tests.gateway.raw_client import ask, chat, connect, request_bytes
+from tests.gateway.scripted_upstream import (
+    USAGE,
+    Received,
+    ScriptedUpstream,
+    Session,
+    answer_politely,
+    chunk,
+    completion,
+)
+
+COST = (10 * INPUT_PRICE + 5 * OUTPUT_PRICE) // 1_000_000
+
+
+async def test_a_hundred_at_once_never_exceed_a_hard_budget(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    reserved_most = 0
+
+    async def script(received: Received, session: Session) -> None:
+        nonlocal reserved_most
+        settled, reserved = await gateway.pushed.counter("b1")
+        reserved_most = max(reserved_most, settled + reserved)
+        await answer_politely(received, session)
+
+    upstream.script = script
+    limit = 5_000_000
+    await gateway.pushed.budgets(budget(limit))
+    answers = await asyncio.gather(*(ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key) for _ in range(100)))
+    served = sum(answer.status == 200 for answer in answers)
+    assert {answer.status for answer in answers} == {200, 429}
+    await gateway.until_quiet()
+    settled, reserved = await gateway.pushed.counter("b1")
+    assert (settled, reserved) == (served * COST, 0)
+    assert reserved_most <= limit
+    assert len(await gateway.records(served)) == served
+
+
+async def test_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: RunningGateway) -> None:
+    await gateway.pushed.budgets(budget(10))
+    answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert answer.status == 429
+    assert (answer.error["type"], answer.error["code"]) == ("insufficient_quota", "insufficient_quota")
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-ias-denied-by"] == "budget:b1"
+    assert answer.headers["x-ias-remaining-nano-usd"] == "10"
+
+
+async def test_output_is_limited_to_what_the_budget_bears(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    body = request_bytes(chat(max_tokens=4000), key=gateway.pushed.key)
+    await gateway.pushed.budgets(budget(3_000_000))
+    async with connect(gateway.port) as client:
+        await client.send(body)
+        assert (await client.read_answer()).status == 200
+    limit = upstream.received[0].document["max_tokens"]
+    assert 1 <= limit < 1500
+    await ask(gateway.port, chat(max_tokens=4000), key=gateway.pushed.key)
+    assert 1 <= upstream.received[1].document["max_tokens"] < limit
+
+
+async def test_a_null_limit_of_the_client_does_not_undo_ours(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    await gateway.pushed.budgets(budget(3_000_000))
+    body = b'{"model":"m","messages":[{}],"max_tokens":null,"max\\u005fcompletion_tokens":null}'
+    assert (await ask(gateway.port, body, key=gateway.pushed.key)).status == 200
+    document = upstream.received[0].document
+    assert document["max_tokens"] == document["max_completion_tokens"] < 1500
+
+
+async def test_the_models_own_limit_is_put_in(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    await gateway.pushed.everything(upstream.url, output_tokens_max=77)
+    await until(lambda: gateway.worker.gateway.snapshots.routes.models["m"].output_tokens_max == 77)  # type: ignore[union-attr]
+    for body in (chat(), chat(max_tokens=100), chat(max_tokens=50)):
+        await ask(gateway.port, body, key=gateway.pushed.key)
+    assert [received.document["max_tokens"] for received in upstream.received] == [77, 77, 50]
+
+
+async def test_a_soft_budget_counts_and_never_refuses(gateway: RunningGateway) -> None:
+    await gateway.pushed.budgets(budget(1, mode="soft"))
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
+    await gateway.until_quiet()
+    assert await gateway.pushed.counter("b1") == (COST, 0)
+
+
+async def test_all_scopes_count_and_the_narrowest_denies(gateway: RunningGateway) -> None:
+    await gateway.pushed.budgets(
+        budget(10**12, name="org"),
+        budget(10**12, kind="project", scope=PROJECT, name="project"),
+        budget(10**12, kind="api_key", scope="key-1", name="key"),
+        budget(10**12, kind="model", scope="m", name="model"),
+        budget(10, kind="user", scope="user-1", name="user"),
+        budget(10, kind="api_key", scope="other", name="others"),
+    )
+    answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert answer.headers["x-ias-denied-by"] == "budget:user"
+    assert await gateway.pushed.counter("org") == (0, 0)
+    await gateway.pushed.budgets(budget(10**12, name="org"), budget(10**12, kind="model", scope="m", name="model"))
+    while (await ask(gateway.port, chat(), key=gateway.pushed.key)).status != 200:
+        pass
+    await gateway.until_quiet()
+    assert await gateway.pushed.counter("org") == await gateway.pushed.counter("model") == (COST, 0)
+
+
+async def test_cached_tokens_have_their_own_price(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    async def script(_: Received, session: Session) -> None:
+        await session.send_json(completion(usage={**USAGE, "prompt_tokens_details": {"cached_tokens": 4}}))
+
+    upstream.script = script
+    await ask(gateway.port, chat(), key=gateway.pushed.key)
+    (record,) = await gateway.records(1)
+    assert record["cached_input_tokens"] == 4
+    assert record["cost_nano_usd"] == COST - 4 * 500
+
+
+async def test_what_no_backend_served_costs_nothing(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    async def script(_: Received, session: Session) -> None:
+        session.abort()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 502
+    await gateway.until_quiet()
+    assert await gateway.pushed.counter("b1") == (0, 0)
+    assert gateway.publisher.records == []
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 8, "completion_tokens": 2}])
+async def test_a_client_that_leaves_pays_for_what_was_made(
+    gateway: RunningGateway, upstream: ScriptedUpstream, usage: dict[str, int] | None
+) -> None:
+    aborted = asyncio.Event()
+
+    async def script(_: Received, session: Session) -> None:
+        await session.begin_stream()
+        for _ in range(3):
+            await session.event(chunk("a", **({"usage": usage} if usage else {})))
+        await session.wait_closed_by_peer()
+        aborted.set()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(chat(stream=True), key=gateway.pushed.key))
+        await client.read_head()
+        await client.reader.readuntil(b"\n\n")
+        await until(lambda: gateway.worker.gateway.metrics.in_flight == 1)
+        client.abort()
+    async with asyncio.timeout(5):
+        await aborted.wait()
+    (record,) = await gateway.records(1)
+    assert record["outcome"] == "cancelled"
+    assert record["estimated"] is (usage is None)
+    if usage is not None:
+        assert (record["input_tokens"], record["output_tokens"]) == (8, 2)
+    await gateway.until_quiet()
+    assert await gateway.pushed.counter("b1") == (record["cost_nano_usd"], 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("politely", [False, True])
+async def test_a_client_that_leaves_before_the_answer_stops_the_backend_and_frees_its_reservation(
+    gateway: RunningGateway, upstream: ScriptedUpstream, stream: bool, politely: bool
+) -> None:
+    arrived, aborted = asyncio.Event(), asyncio.Event()
+
+    async def script(_: Received, session: Session) -> None:
+        arrived.set()
+        await session.wait_closed_by_peer()
+        aborted.set()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(chat(stream=stream), key=gateway.pushed.key))
+        await arrived.wait()
+        if politely:
+            client.writer.close()  # FIN: could be a half-close as well
+        else:
+            client.abort()
+        async with asyncio.timeout(5):
+            await aborted.wait()
+    await gateway.until_quiet()
+    assert await gateway.pushed.counter("b1") == (0, 0)
+    assert await gateway.pushed.redis.keys("ias:{org-1}:reservation:*") == []
+
+
+# ------------------------------------------------------------------ the scripts themselves
+
+
+class Scripts:
+    """The scripts, called as the gateway calls them."""
+
+    def __init__(self, gateway: RunningGateway) -> None:
+        self._redis = gateway.pushed.redis
+
+    async def reserve(
+        self, request: str, amount: int, limit: int | str, *, now: float, expires: float, ttl: int = 0
+    ) -> list[int]:
+        return await self._redis.eval(
+            read_script("reserve").source,
+            3,
+            redis_keys.reservation(ORG, request),
+            redis_keys.reservation_deadlines(ORG),
+            redis_keys.budget_counter(ORG, "b", "w"),
+            request, amount, int(now), int(expires), redis_keys.reservation(ORG, ""), limit, ttl,
+        )  # type: ignore[no-any-return]  # fmt: skip
+
+    async def settle(self, request: str, cost: int) -> int:
+        return await self._redis.eval(
+            read_script("settle").source,
+            2,
+            redis_keys.reservation(ORG, request),
+            redis_keys.reservation_deadlines(ORG),
+            request,
+            cost,
+        )  # type: ignore[no-any-return]
+
+    async def counter(self) -> tuple[int, int]:
+        settled, reserved = await self._redis.hmget(redis_keys.budget_counter(ORG, "b", "w"), ["settled", "reserved"])
+        return int(settled or 0), int(reserved or 0)
+
+
+async def test_settling_twice_counts_once(gateway: RunningGateway) -> None:
+    scripts = Scripts(gateway)
+    now = time.time()
+    assert (await scripts.reserve("r1", 70, 100, now=now, expires=now + 60))[0] == 1
+    assert await scripts.reserve("r2", 31, 100, now=now, expires=now + 60) == [0, 0, 1, 30]
+    assert await scripts.settle("r1", 20) == 1
+    assert await scripts.settle("r1", 20) == 0
+    assert await scripts.counter() == (20, 0)
+
+
+async def test_an_expired_reservation_counts_as_spent_until_its_settlement_arrives(gateway: RunningGateway) -> None:
+    scripts = Scripts(gateway)
+    now = time.time()
+    await scripts.reserve("dead", 70, 100, now=now, expires=now + 10)
+    assert (await scripts.reserve("next", 10, 100, now=now + 20, expires=now + 60))[:2] == [1, 1]
+    assert await scripts.counter() == (70, 10)
+    assert await scripts.settle("dead", 5) == 1
+    assert await scripts.settle("dead", 5) == 0
+    assert await scripts.counter() == (5, 10)
+
+
+async def test_amounts_are_exact_up_to_the_largest(gateway: RunningGateway) -> None:
+    scripts = Scripts(gateway)
+    now = time.time()
+    largest = 9_000_000 * 10**9
+    assert (await scripts.reserve("r1", largest - 1, largest, now=now, expires=now + 60)) == [1, 0, 1]
+    assert (await scripts.reserve("r2", 2, largest, now=now, expires=now + 60)) == [0, 0, 1, 1]
+    assert (await scripts.reserve("r3", 1, largest, now=now, expires=now + 60)) == [1, 0, 0]
+    await scripts.settle("r1", largest - 3)
+    assert await scripts.counter() == (largest - 3, 1)
+
+
+async def test_a_counter_of_a_window_does_not_stay_for_ever(gateway: RunningGateway) -> None:
+    scripts = Scripts(gateway)
+    now = time.time()
+    await scripts.reserve("r1", 1, 100, now=now, expires=now + 60, ttl=1000)
+    assert 0 < await gateway.pushed.redis.ttl(redis_keys.budget_counter(ORG, "b", "w")) <= 1000
