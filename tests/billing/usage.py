@@ -9,9 +9,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+from sqlalchemy import text
 
 from ias.contracts.events import USAGE_RECORDED, UsageRecord
 from ias.contracts.ids import request_id_of, uuid7
+from ias.kit.database import Database
 
 PROJECT_ID, API_KEY_ID, USER_ID = str(uuid4()), str(uuid4()), str(uuid4())
 
@@ -77,3 +79,21 @@ async def eventually(holds: Callable[[], Awaitable[Any]], *, within_s: float = 1
         if time.monotonic() > deadline:
             raise AssertionError(f"not so within {within_s} s")
         await asyncio.sleep(0.02)
+
+
+def broken(record: UsageRecord, **changed: Any) -> dict[str, Any]:
+    """A record with changes that no gateway would make."""
+    return msgspec.to_builtins(record) | changed
+
+
+async def read_books(database: Database) -> dict[str, tuple[int, int]]:
+    """Entries and nano-USD, by the ledger and by its hourly projection."""
+    async with database.transaction() as connection:
+        ledger = await connection.execute(text("SELECT count(*), coalesce(sum(cost_nano_usd), 0) FROM ledger_entries"))
+        hourly = await connection.execute(
+            text("SELECT coalesce(sum(entries), 0), coalesce(sum(cost_nano_usd), 0) FROM spend_hourly")
+        )
+        return {
+            "ledger": tuple(int(figure) for figure in ledger.one()),
+            "hourly": tuple(int(figure) for figure in hourly.one()),
+        }  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.tables import LEDGER_ENTRIES
@@ -66,15 +67,13 @@ class LedgerFilter:
 
 
 _NAMES = tuple(field.name for field in fields(LedgerEntry))
-_ARRAYS = {
-    name: {"DATETIME": "timestamptz", "JSONB": "text"}.get(kind, kind)
-    for name, kind in ((name, str(LEDGER_ENTRIES.c[name].type)) for name in _NAMES)
-}
+_DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
+_TYPES = {name: LEDGER_ENTRIES.c[name].type.compile(_DIALECT) for name in _NAMES} | {"decision": "text"}
 _INSERT = text(
     f"""
     INSERT INTO ledger_entries ({", ".join(_NAMES)})
     SELECT {", ".join(f"CAST({name} AS jsonb)" if name == "decision" else name for name in _NAMES)}
-    FROM unnest({", ".join(f"CAST(:{name} AS {_ARRAYS[name]}[])" for name in _NAMES)}) AS t ({", ".join(_NAMES)})
+    FROM unnest({", ".join(f"CAST(:{name} AS {_TYPES[name]}[])" for name in _NAMES)}) AS t ({", ".join(_NAMES)})
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id

@@ -1,0 +1,128 @@
+"""Usage records become ledger entries: each once, at the right price, whatever the deliveries."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from ias.billing.core.booking import Booking
+from ias.billing.core.usage_records import UnreadableMessageError, check_message
+from ias.contracts.events import UsageRecord
+from ias.kit.database import Database
+from tests.billing.conftest import create_price
+from tests.billing.usage import broken, make_record, message, read_books, shuffled_deliveries
+
+
+async def book(database: Database, *records: UsageRecord) -> Any:
+    return await Booking(database).book(check_message(message(*records)).records)
+
+
+async def test_concurrent_bookings_of_the_same_records_never_double_or_deadlock(
+    billing: httpx.AsyncClient, database: Database, org_id: str
+) -> None:
+    price = await create_price(billing)
+    records = [make_record(org_id, price, api_key_id=str(UUID(int=i % 7))) for i in range(300)]
+    bodies = shuffled_deliveries(records, times=4, batch=40, seed=2)
+    booking = Booking(database)
+    outcomes = await asyncio.gather(*(booking.book(check_message(body).records) for body in bodies))
+    assert sum(outcome.new for outcome in outcomes) == 300
+    assert sum(outcome.known for outcome in outcomes) == 900
+    assert await read_books(database) == {"ledger": (300, 600_000_000), "hourly": (300, 600_000_000)}
+
+
+async def test_a_record_twice_in_one_message_is_booked_once(database: Database, org_id: str) -> None:
+    record = make_record(org_id)
+    assert (await book(database, record, record)).new == 1
+    assert await read_books(database) == {"ledger": (1, 2_000_000), "hourly": (1, 2_000_000)}
+
+
+@pytest.mark.parametrize(("settled", "rating"), [(2_000_000, "rated"), (1, "repriced"), (2_000_001, "repriced")])
+async def test_what_the_price_says_is_booked_and_a_mismatch_is_marked(
+    billing: httpx.AsyncClient, database: Database, org_id: str, settled: int, rating: str
+) -> None:
+    price = await create_price(billing)
+    outcome = await book(database, make_record(org_id, price, cost_nano_usd=settled))
+    assert outcome.ratings == {rating: 1}
+    [entry] = (await billing.get("/billing/v1/ledger", params={"org_id": org_id})).json()["data"]
+    assert entry["rating"] == rating
+    assert (await read_books(database))["ledger"] == (1, 2_000_000)
+
+
+async def test_a_record_keeps_its_price_when_a_later_one_takes_effect(
+    billing: httpx.AsyncClient, database: Database, org_id: str
+) -> None:
+    old = await create_price(billing)
+    record = make_record(org_id, old)
+    await create_price(billing, input_usd_per_million="100")
+    await book(database, record)
+    [entry] = (await billing.get("/billing/v1/ledger", params={"org_id": org_id})).json()["data"]
+    assert (entry["price_version"], entry["cost_usd"]) == (1, "0.002")
+
+
+@pytest.mark.parametrize(
+    ("price_id", "rating"), [(None, "unpriced"), ("0190f3c0-0000-7000-8000-00000000dead", "price_unknown")]
+)
+async def test_a_record_without_a_known_price_is_booked_and_marked(
+    database: Database, org_id: str, price_id: str | None, rating: str
+) -> None:
+    outcome = await book(database, make_record(org_id, price_id=price_id))
+    assert outcome.ratings == {rating: 1}
+
+
+async def test_records_of_a_month_without_a_partition_are_booked_all_the_same(database: Database, org_id: str) -> None:
+    long_ago = UUID("0170ac4e-0000-7000-8000-000000000001")
+    far_ahead = UUID("02f0ac4e-0000-7000-8000-000000000001")
+    assert (await book(database, make_record(org_id, id=long_ago), make_record(org_id, id=far_ahead))).new == 2
+
+
+# ------------------------------------------------------------------ what cannot be booked
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"org_id": "acme"},
+        {"id": "c0ffee"},
+        {"id": str(uuid4())},
+        {"id": "ffffffff-ffff-7fff-bfff-ffffffffffff"},
+        {"input_tokens": -1},
+        {"output_tokens": 2**40},
+        {"cached_input_tokens": 1001},
+        {"cost_nano_usd": -5},
+        {"occurred_at": "yesterday"},
+        {"occurred_at": "2026-11-23T00:00:00"},
+        {"outcome": "vanished"},
+        {"decision": None},
+        {"price_id": "1"},
+    ],
+)
+async def test_a_record_that_cannot_be_booked_is_told_apart(org_id: str, changed: dict[str, Any]) -> None:
+    good = make_record(org_id)
+    batch = check_message(message(broken(make_record(org_id), **changed), good))
+    assert [checked.record for checked in batch.records] == [good]
+    assert len(batch.refusals) == 1
+    assert batch.refusals[0].startswith("record 0: ")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"model": "nul\0"}, {"decision": {"why": "\0"}}, {"cost_nano_usd": 2**63}, {"backend_id": "HALF A CHARACTER"}],
+)
+async def test_a_record_the_database_refuses_does_not_keep_the_others_out(
+    database: Database, org_id: str, changed: dict[str, Any]
+) -> None:
+    good = [make_record(org_id) for _ in range(3)]
+    body = message(good[0], good[1], broken(make_record(org_id), **changed), good[2])
+    body = body.replace(b"HALF A CHARACTER", rb"\ud800")
+    batch = check_message(body)
+    outcome = await Booking(database).book(batch.records)
+    assert outcome.new == 3
+    assert len(batch.refusals + outcome.refusals) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"schema":"usage_recorded/2","records":[]}', b"\xff\xfe"])
+def test_a_message_that_cannot_be_read_says_so(body: bytes) -> None:
+    with pytest.raises(UnreadableMessageError):
+        check_message(body)
