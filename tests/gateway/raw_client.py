@@ -96,8 +96,8 @@ class RawClient:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[RawClient]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024 * 1024)
+async def connect(port: int, *, buffer_bytes: int = 64 * 1024 * 1024) -> AsyncIterator[RawClient]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=buffer_bytes)
     try:
         yield RawClient(reader, writer)
     finally:

@@ -94,6 +94,8 @@ class ServerConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._held_answer: list[bytes | bytearray] | None = None
         """An answer that waits until the request's body has been read to its end."""
+        self._late_refusal: Refusal | None = None
+        """What is wrong behind the requests that are still to be answered."""
         self._is_answered = False
         self._is_streaming = False
         self._wants_body = False
@@ -117,11 +119,14 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Asyncio."""
-        if self._is_lingering or self._closes_after:
+        if self._is_lingering or self._closes_after or self._late_refusal is not None:
             return
         if self._in_head:
             if self._head_bytes == 0 and self._request is None:
                 self.deadline = self._loop.time() + self._settings.gateway_header_timeout_s
+            if self._is_head_too_large(data):
+                self._refuse_protocol(malformed_http("The request's headers are too large.", 431))
+                return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -131,8 +136,10 @@ class ServerConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse_protocol(malformed_http("The HTTP request is malformed."))
             return
-        if self._in_head and self._head_bytes > self._settings.gateway_header_bytes_max:
-            self._refuse_protocol(malformed_http("The request's headers are too large.", 431))
+
+    def _is_head_too_large(self, data: bytes) -> bool:
+        limit = self._settings.gateway_header_bytes_max - self._head_bytes
+        return len(data) > limit and data.find(b"\r\n\r\n", 0, limit) < 0
 
     def eof_received(self) -> bool:
         """The client will send no more. It may still read (half-close) or be gone: only a write can tell."""
@@ -254,12 +261,13 @@ class ServerConnection(asyncio.Protocol):
     # -------------------------------------------------------------- one request after another
 
     def _start(self, request: Request) -> None:
-        self._request = request
         self._is_answered = self._is_streaming = self._wants_body = False
         self.deadline = _FOREVER if request.is_complete else self._loop.time() + self._settings.gateway_body_timeout_s
         if b"transfer-encoding" in request.headers or (request.is_chunked and request.is_http10):
+            self._waiting.clear()
             self._refuse_protocol(malformed_http("The request's Transfer-Encoding is not supported."))
             return
+        self._request = request
         if not request.is_complete and not request.is_chunked and not request.content_length:
             request.is_complete = True  # no body will come; on_message_complete follows at once
         exchange = self._handler.begin(request, self)
@@ -293,6 +301,8 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = self._idle_deadline()
         if self._waiting:
             self._loop.call_soon(self._start_waiting)
+        elif self._late_refusal is not None:
+            self._refuse_protocol(self._late_refusal)
         elif self._has_eof:
             self._transport.close()
 
@@ -423,11 +433,17 @@ class ServerConnection(asyncio.Protocol):
 
     def _refuse_protocol(self, refusal: Refusal) -> None:
         """Answer what is no request of HTTP, after the answers before it, and close: nothing behind it can be trusted."""
-        self._waiting.clear()
-        if self._exchange is not None or self._is_streaming or self._held_answer is not None:
-            self._closes_after = True  # the request before is answered; this one is not worth an answer
-            return
         if self._transport.is_closing():
+            return
+        broken, self._arriving = self._arriving, None
+        if broken is not None and broken is self._request and self._exchange is not None:
+            self._closes_after = True
+            self._wants_body = False
+            self._handler.refuse(self._exchange, refusal)
+            return
+        self._waiting = deque(request for request in self._waiting if request is not broken)
+        if self._waiting or (self._request is not None and self._request is not broken):
+            self._late_refusal = refusal
             return
         self._closes_after = True
         body = refusal.body()
@@ -493,9 +509,11 @@ class ServerConnection(asyncio.Protocol):
         elif self._exchange is not None:
             if self._wants_body:
                 self._wants_body = False
+                self._closes_after = True
                 self._handler.refuse(self._exchange, malformed_http("The request's body did not arrive in time.", 408))
         elif self._held_answer is not None:
-            self._transport.abort()
+            self._closes_after = True
+            self._write_held()
         else:
             self._refuse_protocol(malformed_http("The request did not arrive in time.", 408))
 

@@ -1,0 +1,124 @@
+"""Redis stopped, killed, emptied: requests are refused clearly, nothing hangs, and the books balance afterwards."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from ias.gateway.redis_connection import parse_redis_url
+from tests.gateway.platform import Pushed, RunningGateway, budget, run_gateway, until
+from tests.gateway.raw_client import ask, chat, connect, request_bytes
+from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, answer_politely
+from tests.servers.redis_process import RedisProcess
+
+
+@pytest.fixture
+def own_redis(private_redis: Callable[..., RedisProcess]) -> RedisProcess:
+    return private_redis(durable=True)
+
+
+@pytest.fixture
+async def own_gateway(
+    own_redis: RedisProcess, upstream: ScriptedUpstream, tmp_path: Path
+) -> AsyncIterator[RunningGateway]:
+    async with Redis.from_url(own_redis.url) as redis:
+        pushed = Pushed(redis)
+        await pushed.everything(upstream.url)
+        await pushed.budgets(budget(10**12))
+        async with run_gateway(own_redis.url, tmp_path, pushed, gateway_redis_timeout_s=0.3) as running:
+            await running.until_ready()
+            yield running
+            await running.until_quiet()
+
+
+async def test_while_redis_hangs_requests_are_503_and_afterwards_served(
+    own_gateway: RunningGateway, own_redis: RedisProcess
+) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    own_redis.pause()
+    answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
+    assert (answer.status, answer.error["code"]) == (503, "policy_store_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    ready = await ask(own_gateway.port, method="GET", path="/ready")
+    assert (ready.status, ready.document["checks"]["redis"]) == (503, "away")
+    assert (await ask(own_gateway.port, method="GET", path="/health")).status == 200
+    own_redis.resume()
+    await own_gateway.until_ready()
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+
+
+async def test_a_reservation_whose_reply_was_lost_is_released(
+    own_gateway: RunningGateway, own_redis: RedisProcess
+) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await own_gateway.until_quiet()
+    own_redis.pause()
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 503
+    own_redis.resume()
+    await own_gateway.until_ready()
+    await until(lambda: own_gateway.worker.gateway.settlements.waiting == 0)
+    assert await own_gateway.pushed.counter("b1") == (20_000, 0)
+
+
+async def test_requests_admitted_before_an_outage_are_settled_after_it(
+    own_gateway: RunningGateway, own_redis: RedisProcess, upstream: ScriptedUpstream
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(received: Received, session: Session) -> None:
+        arrived.set()
+        await go_on.wait()
+        await answer_politely(received, session)
+
+    upstream.script = slowly
+    async with connect(own_gateway.port) as client:
+        await client.send(request_bytes(chat(), key=own_gateway.pushed.key))
+        await arrived.wait()
+        own_redis.kill()
+        await until(lambda: not own_gateway.worker.gateway.redis.is_ready)
+        go_on.set()
+        assert (await client.read_answer()).status == 200
+    own_redis.start()
+    await own_gateway.pushed.redis.connection_pool.disconnect()  # the test's own connection died as well
+    await own_gateway.until_ready()
+    await until(lambda: own_gateway.worker.gateway.settlements.waiting == 0)
+    assert await own_gateway.pushed.counter("b1") == (20_000, 0)
+
+
+async def test_an_emptied_redis_admits_nothing_until_it_is_filled_again(
+    own_gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await own_gateway.pushed.redis.flushall()
+    await until(lambda: not own_gateway.worker.gateway.snapshots.counters_ready)
+    answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
+    assert answer.status in (401, 503)  # the key is gone with the rest, and no identity is there to ask
+    await own_gateway.pushed.everything(upstream.url)
+    await own_gateway.until_ready()
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h:1/2", ("h", 1, None, False, None, None, 2)),
+        ("redis://:p%40w@h", ("h", 6379, None, False, None, "p@w", 0)),
+        ("rediss://u:p@h:3", ("h", 3, None, True, "u", "p", 0)),
+        ("unix://u:p@/a/b.sock?db=4", ("", 0, "/a/b.sock", False, "u", "p", 4)),
+    ],
+)
+def test_redis_urls(url: str, expected: tuple[object, ...]) -> None:
+    assert tuple(parse_redis_url(url)) == expected
+
+
+async def test_a_revoked_key_is_refused_as_soon_as_redis_knows(own_gateway: RunningGateway) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await own_gateway.pushed.api_key(status="revoked", version=2)
+    answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
+    for _ in range(50):
+        if answer.status == 401:
+            break
+        answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
+    assert answer.status == 401
