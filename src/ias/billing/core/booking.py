@@ -8,10 +8,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from ias.billing.core.usage_records import CheckedRecord
 from ias.billing.store import ledger, prices, spend
 from ias.billing.store.ledger import LedgerEntry, Rating
 from ias.contracts.spending import Price
+from ias.contracts.usage_messages import CheckedRecord
 from ias.kit.database import Database
 
 log = structlog.get_logger("ias.billing")

@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from prometheus_client import CollectorRegistry, Counter
 
 from ias.billing.core.booking import Booked, Booking
-from ias.billing.core.usage_records import UnreadableMessageError, check_message, summarise
 from ias.contracts.events import USAGE_TOPIC
+from ias.contracts.usage_messages import UnreadableMessageError, check_message, summarise
 from ias.kit import bus
 from ias.kit.web import Check
 

@@ -1,15 +1,22 @@
-"""Usage records as they come from the bus, checked one by one: what cannot be booked is told apart from what can."""
+"""Usage messages, read and checked: which records of a batch can be booked, and why the others cannot.
 
+Every consumer decides by this, so that a record that one of them books, all of them do.
+"""
+
+import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from ias.contracts.events import USAGE_RECORDED, UsageRecord
-from ias.kit.partitions import time_of
 
 _COUNT_MAX = 2**31 - 1
+_COST_MAX = 2**53
+_MILLIS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 _REASONS_SHOWN = 3
 
 
@@ -60,8 +67,8 @@ def check_message(body: bytes) -> CheckedBatch:
     batch = CheckedBatch([], [])
     for position, raw in enumerate(envelope.records):
         try:
-            batch.records.append(_check(msgspec.json.decode(raw, type=UsageRecord)))
-        except (msgspec.DecodeError, ValueError, OverflowError) as error:
+            batch.records.append(_check(bytes(raw)))
+        except (msgspec.DecodeError, ValueError) as error:
             batch.refusals.append(f"record {position}: {error}")
     return batch
 
@@ -72,21 +79,17 @@ def summarise(refusals: list[str], records: int) -> str:
     return f"{len(refusals)} of {records} records cannot be booked: {shown}"
 
 
-def _check(record: UsageRecord) -> CheckedRecord:
+def _check(raw: bytes) -> CheckedRecord:
+    record = msgspec.json.decode(raw, type=UsageRecord)
     record_id = UUID(record.id)
-    if record_id.version != 7:
-        raise ValueError("the id is not a UUIDv7")
-    time_of(record_id)
+    if record_id.version != 7 or record_id.int >> 80 > _MILLIS_MAX:
+        raise ValueError("the id is not a UUIDv7 of this age")
     occurred_at = datetime.fromisoformat(record.occurred_at)
     if occurred_at.tzinfo is None:
         raise ValueError("occurred_at has no time zone")
-    for name in ("input_tokens", "cached_input_tokens", "output_tokens", "status"):
-        if not 0 <= getattr(record, name) <= _COUNT_MAX:
-            raise ValueError(f"{name} is out of range")
-    if record.cached_input_tokens > record.input_tokens:
-        raise ValueError("more cached input tokens than input tokens")
-    if record.cost_nano_usd < 0:
-        raise ValueError("the cost is negative")
+    if b"\\u0000" in raw and _holds_nul(msgspec.to_builtins(record)):
+        raise ValueError("a text holds a NUL character, which PostgreSQL cannot store")
+    _check_figures(record)
     return CheckedRecord(
         record=record,
         id=record_id,
@@ -98,3 +101,24 @@ def _check(record: UsageRecord) -> CheckedRecord:
         price_id=UUID(record.price_id) if record.price_id else None,
         occurred_at=occurred_at,
     )
+
+
+def _check_figures(record: UsageRecord) -> None:
+    for name in ("input_tokens", "cached_input_tokens", "output_tokens", "status", "price_version"):
+        if not 0 <= (getattr(record, name) or 0) <= _COUNT_MAX:
+            raise ValueError(f"{name} is out of range")
+    if record.cached_input_tokens > record.input_tokens:
+        raise ValueError("more cached input tokens than input tokens")
+    if not 0 <= record.cost_nano_usd <= _COST_MAX:
+        raise ValueError("cost_nano_usd is out of range")
+    for name in ("ttft_ms", "duration_ms"):
+        if not 0 <= (getattr(record, name) or 0) < math.inf:
+            raise ValueError(f"{name} is out of range")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(key) or _holds_nul(held) for key, held in value.items())
+    return isinstance(value, list) and any(_holds_nul(held) for held in value)

@@ -1,0 +1,62 @@
+"""Which usage records can be booked: the same for every consumer."""
+
+from typing import Any
+
+import pytest
+
+from ias.contracts.usage_messages import UnreadableMessageError, check_message
+from tests.billing.usage import broken, make_record, message
+
+ORG_ID = "0190f3c0-0000-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"org_id": "acme"},
+        {"id": "c0ffee"},
+        {"id": str(uuid4())},
+        {"id": "ffffffff-ffff-7fff-bfff-ffffffffffff"},
+        {"input_tokens": -1},
+        {"output_tokens": 2**40},
+        {"cached_input_tokens": 1001},
+        {"cost_nano_usd": -5},
+        {"occurred_at": "yesterday"},
+        {"occurred_at": "2026-11-23T00:00:00"},
+        {"outcome": "vanished"},
+        {"decision": None},
+        {"price_id": "1"},
+        {"model": "nul\0"},
+        {"decision": {"why": ["\0"]}},
+        {"cost_nano_usd": 2**63},
+        {"price_version": 2**31},
+        {"duration_ms": -1.0},
+    ],
+)
+def test_a_record_that_cannot_be_booked_is_told_apart(changed: dict[str, Any]) -> None:
+    good = make_record(ORG_ID)
+    batch = check_message(message(broken(make_record(ORG_ID), **changed), good))
+    assert [checked.record for checked in batch.records] == [good]
+    assert len(batch.refusals) == 1
+    assert batch.refusals[0].startswith("record 0: ")
+
+
+def test_a_text_about_nul_is_not_a_nul() -> None:
+    record = make_record(ORG_ID, decision={"why": "\\u0000"})
+    assert [checked.record for checked in check_message(message(record)).records] == [record]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"schema":"usage_recorded/2","records":[]}',
+        b"\xff\xfe",
+        rb'{"schema":"usage_recorded/1","records":["\ud800"]}',
+    ],
+)
+def test_a_message_that_cannot_be_read_says_so(body: bytes) -> None:
+    with pytest.raises(UnreadableMessageError):
+        check_message(body)
