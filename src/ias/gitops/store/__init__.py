@@ -1,0 +1,1 @@
+"""Tables and queries, one file per noun. Every function works inside the caller's transaction."""
