@@ -72,6 +72,19 @@ async def test_a_process_that_dies_is_started_again(tmp_path: Path, quick):
     await supervisor.stop()
 
 
+async def test_what_a_killed_process_had_started_is_gone_before_it_is_started_again(tmp_path: Path, quick):
+    supervisor = Supervisor(lambda _: None, lambda: None)
+    script = f"sleep 300 & echo $! >> {tmp_path}/children; touch {tmp_path}/parent.up; wait"
+    process = supervisor.add(spec(tmp_path, "parent", script, probe=up(tmp_path, "parent")))
+    await supervisor.start(process)
+    child = psutil.Process(int((tmp_path / "children").read_text()))
+    os.kill(process.pid, signal.SIGKILL)
+    while process.restarts == 0 or not process.ready:
+        await asyncio.sleep(0.01)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    await supervisor.stop()
+
+
 async def test_a_process_that_keeps_dying_ends_the_platform_with_its_last_words(tmp_path: Path, quick):
     supervisor = Supervisor(lambda _: None, lambda: None)
     process = supervisor.add(spec(tmp_path, "worker", "echo 'no such table'; sleep 0.1; exit 3"))

@@ -92,8 +92,9 @@ class PlatformProcess:
         raise self.failure(f"{self.spec.name} was not ready within {self.spec.ready_timeout_s:.0f} s")
 
     async def wait_ended(self) -> str:
-        """Wait until the process ends; how it ended, in words."""
+        """Wait until the process ends, and end what it had started; how it ended, in words."""
         code = await self._running.wait()
+        self.kill()
         self.ready = False
         return _describe_exit(code)
 

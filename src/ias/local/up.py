@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from ias.local.lock import hold_lock
 from ias.local.options import UpOptions
 from ias.local.ports import find_free_ports, is_free, require_free
 from ias.local.postgres import Postgres, create_databases, postgres_spec, prepare_postgres
+from ias.local.process import PlatformProcess
 from ias.local.processes import SERVICES, Place, consumers_spec, engine_spec, gateway_spec, management_spec
 from ias.local.redis import Redis, prepare_redis, redis_spec
 from ias.local.supervisor import Report, Supervisor
@@ -46,7 +47,8 @@ async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[C
     try:
         with hold_lock(data.lock):
             data.connection.unlink(missing_ok=True)
-            await Platform(options, data, report).run(on_ready)
+            async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
+                await Platform(options, data, report, client).run(on_ready)
     finally:
         if options.ephemeral:
             await asyncio.to_thread(shutil.rmtree, data.root, ignore_errors=True)
@@ -55,10 +57,11 @@ async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[C
 class Platform:
     """One run of the platform on one data directory."""
 
-    def __init__(self, options: UpOptions, data: DataDirectory, report: Report) -> None:
+    def __init__(self, options: UpOptions, data: DataDirectory, report: Report, client: httpx.AsyncClient) -> None:
         self._options = options
         self._data = data
         self._report = report
+        self._client = client
         self._supervisor = Supervisor(report, self._take_change)
         self._phase = "starting"
         self._error: str | None = None
@@ -111,40 +114,24 @@ class Platform:
     async def _start(self) -> Connection:
         self._require_ports()
         secrets = load_or_generate(self._data.secrets)
-        async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
-            place = await self._prepare(secrets, client)
-            supervisor = self._supervisor
-            postgres = supervisor.add(postgres_spec(place.postgres, self._data))
-            redis = supervisor.add(redis_spec(place.redis, self._data))
-            engine = None if self._options.upstream else supervisor.add(engine_spec(place))
-            management = supervisor.add(management_spec(place))
-            consumers = supervisor.add(consumers_spec(place))
-            gateway = supervisor.add(gateway_spec(place))
+        place = await self._prepare(secrets)
+        postgres = self._supervisor.add(postgres_spec(place.postgres, self._data))
+        redis = self._supervisor.add(redis_spec(place.redis, self._data))
+        engines = [] if self._options.upstream else [self._supervisor.add(engine_spec(place))]
+        services = [self._supervisor.add(spec(place)) for spec in (management_spec, consumers_spec, gateway_spec)]
 
-            async def databases() -> None:
-                await supervisor.start(postgres)
-                self._report(f"postgresql {place.postgres.server.version_text} ready")
-                await self._migrate(place.postgres, secrets)
+        async def start_postgres() -> None:
+            await self._start_one(postgres, f" {place.postgres.server.version_text}")
+            await self._migrate(place.postgres, secrets)
 
-            async def cache() -> None:
-                await supervisor.start(redis)
-                self._report(f"redis {place.redis.server.version_text} ready")
+        async def start_services() -> None:
+            await _all(start_postgres(), self._start_one(redis, f" {place.redis.server.version_text}"))
+            await _all(*(self._start_one(service) for service in services))
 
-            async def inference() -> None:
-                if engine is not None:
-                    await supervisor.start(engine)
-                    self._report("engine ready")
-
-            engine_started = asyncio.create_task(inference())
-            try:
-                await _all(databases(), cache())
-                await _all(*(self._start_one(process) for process in (management, consumers, gateway)))
-                await engine_started
-            finally:
-                engine_started.cancel()
+        await _all(start_services(), *(self._start_one(engine) for engine in engines))
         return await self._bootstrap(place)
 
-    async def _prepare(self, secrets: GeneratedSecrets, client: httpx.AsyncClient) -> Place:
+    async def _prepare(self, secrets: GeneratedSecrets) -> Place:
         """Everything that must be there before a process can start."""
         first = not (self._data.postgres / "data").exists()
         self._report(f"{'making' if first else 'found'} the platform's data in {self._data.root}")
@@ -168,7 +155,7 @@ class Platform:
             redis=redis,
             engine_port=engine_port,
             consumers_port=consumers_port,
-            client=client,
+            client=self._client,
         )
 
     async def _migrate(self, postgres: Postgres, secrets: GeneratedSecrets) -> None:
@@ -184,9 +171,9 @@ class Platform:
                 ) from error
         self._report(f"databases migrated: {', '.join(SERVICES)}")
 
-    async def _start_one(self, process: Any) -> None:
+    async def _start_one(self, process: PlatformProcess, version: str = "") -> None:
         await self._supervisor.start(process)
-        self._report(f"{process.spec.name} ready")
+        self._report(f"{process.spec.name}{version} ready")
 
     async def _bootstrap(self, place: Place) -> Connection:
         async with httpx.AsyncClient(timeout=_BOOTSTRAP_TIMEOUT_S, trust_env=False) as client:
@@ -250,9 +237,9 @@ class Platform:
         )
 
 
-async def _all(*work: Any) -> None:
+async def _all(*work: Coroutine[Any, Any, None]) -> None:
     """Run all of it at once; the first failure ends the rest."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         await asyncio.gather(*tasks)
     finally:
