@@ -26,6 +26,7 @@ def refuse(*documents: Any) -> set[str]:
     with pytest.raises(InvalidError) as refused:
         Documents().read(list(documents), ORG)
     assert refused.value.code == "invalid_document"
+    refused.value.render("/").model_dump_json()
     return {error.pointer for error in refused.value.errors}
 
 
@@ -73,6 +74,9 @@ def test_ids_are_brought_to_one_spelling_and_model_names_are_not() -> None:
         ({"scope": {"kind": "org", "id": str(uuid4())}}, "/documents/0/spec/scope/id"),
         ({"scope": {"kind": "project", "id": "mine"}}, "/documents/0/spec/scope/id"),
         ({"scope": {"kind": "model", "id": ""}}, "/documents/0/spec/scope/id"),
+        ({"scope": {"kind": "model", "id": "a\x00"}}, "/documents/0/spec/scope/id"),
+        ({"scope": {"kind": "model", "id": "\ud800"}}, "/documents/0/spec/scope/id"),
+        ({"\ud800": "half a character"}, "/documents/0/spec"),
         ({"password": "x"}, "/documents/0/spec"),
     ],
 )

@@ -108,6 +108,10 @@ async def test_an_unknown_path_is_a_404_problem(client: httpx.AsyncClient) -> No
     assert_problem(await client.get("/probe/v1/nothing"), 404, "not_found")
 
 
+async def test_a_slash_too_many_is_a_404_and_no_redirect(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/probe/v1/request-id/"), 404, "not_found")
+
+
 async def test_a_wrong_method_is_a_405_problem_that_names_the_right_ones(client: httpx.AsyncClient) -> None:
     answer = await client.delete("/probe/v1/notes")
     assert_problem(answer, 405, "method_not_allowed")

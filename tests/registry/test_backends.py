@@ -51,6 +51,7 @@ async def test_a_backend_needs_a_model(registry: httpx.AsyncClient) -> None:
         ({"url": "http://10.0.0.1", "weight": 1001}, "/weight"),
         ({"url": "http://10.0.0.1", "weight": None}, "/weight"),
         ({"url": "http://10.0.0.1", "upstream_model": ""}, "/upstream_model"),
+        ({"url": "http://10.0.0.1", "upstream_model": "a\x00"}, "/upstream_model"),
         ({"url": "http://10.0.0.1", "engine": "magic"}, "/engine"),
         ({"url": "http://10.0.0.1", "draining": "yes"}, "/draining"),
         ({"url": "http://10.0.0.1", "credential": "two words"}, "/credential"),

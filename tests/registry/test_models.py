@@ -124,6 +124,11 @@ async def test_a_model_is_found_by_its_name(registry: httpx.AsyncClient) -> None
     assert (await registry.get(MODELS, params={"name": "absent"})).json()["data"] == []
 
 
+async def test_a_text_that_the_database_cannot_hold_is_refused_and_no_failure(registry: httpx.AsyncClient) -> None:
+    answer = await registry.get(f"{MODELS}?name=%00")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
 async def test_a_dry_run_answers_as_the_change_would_and_changes_nothing(registry: httpx.AsyncClient) -> None:
     before = (await registry.get("/registry/v1/route-table")).json()["version"]
     tried = await registry.post(f"{MODELS}?dry_run=true", json={"name": "m", "context_length": 5})

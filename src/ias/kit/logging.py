@@ -34,7 +34,9 @@ def configure_logging(process: str, settings: ProcessSettings) -> None:
     final: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer()]
+        else [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]  # the rich one shows locals
     )
 
     def add_process(_: Any, __: str, event: EventDict) -> EventDict:

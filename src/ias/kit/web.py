@@ -42,6 +42,7 @@ log = structlog.get_logger("ias.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_\-]{8,80}")
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
+_DATA_SQLSTATES = "22"
 _AWAY_SQLSTATES = ("08", "53", "57")
 """Classes of SQLSTATE: connection exception, insufficient resources, operator intervention (starting up, shutting down)."""
 
@@ -102,6 +103,7 @@ def create_app(
         },
         generate_unique_id_function=lambda route: route.name,
         strict_content_type=True,
+        redirect_slashes=False,  # the redirect would carry the scheme and host of the request, wrong behind an ingress
     )
     app.state.checks = {}
     app.state.registry = CollectorRegistry()
@@ -294,6 +296,8 @@ def _render_problems(app: FastAPI) -> None:
         sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
         if error.connection_invalidated or sqlstate.startswith(_AWAY_SQLSTATES):
             return _problem_response(UnavailableError("The database connection was lost."), request.url.path)
+        if sqlstate.startswith(_DATA_SQLSTATES):  # a NUL in a text, above all; the second net behind the schemas
+            return _problem_response(InvalidError("A value is not one that can be stored."), request.url.path)
         raise error
 
 

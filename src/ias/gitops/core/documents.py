@@ -101,12 +101,17 @@ class Documents:
         found = sorted(self._budget_schema.iter_errors(document), key=lambda error: [str(p) for p in error.path])
         for error in found:
             pointer = "".join(f"/{part}" for part in ("documents", index, *error.path))
-            yield FieldError(pointer=pointer, detail=error.message[:_DETAIL_LENGTH_MAX])
+            yield FieldError(pointer=pointer, detail=_encodable(error.message[:_DETAIL_LENGTH_MAX]))
         if not found:
             try:
                 parse_usd(document["spec"]["limit_usd"])
             except InvalidAmountError as error:
                 yield FieldError(pointer=f"/documents/{index}/spec/limit_usd", detail=str(error))
+
+
+def _encodable(text: str) -> str:
+    """The message may quote the document, and JSON can hold halves of characters that UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _check_scopes(desired: list[DesiredBudget], org_id: UUID) -> Iterator[FieldError]:

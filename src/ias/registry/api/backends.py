@@ -39,7 +39,13 @@ Url = Annotated[
 ]
 Weight = Annotated[int, Field(ge=0, le=WEIGHT_MAX, description="Share of the traffic among the model's backends.")]
 UpstreamModel = Annotated[
-    str, Field(min_length=1, max_length=200, description="The name the backend itself knows the model by.")
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="The name the backend itself knows the model by.",
+    ),
 ]
 Credential = Annotated[
     SecretStr,
