@@ -15,7 +15,7 @@ ORG_ID = "0190f3c0-0000-7000-8000-000000000001"
     [
         {"org_id": "acme"},
         {"id": "c0ffee"},
-        {"id": str(uuid4())},
+        {"id": "9b2f1f9e-6c1b-4b5e-8d0a-3f6f5a1c2d3e"},
         {"id": "ffffffff-ffff-7fff-bfff-ffffffffffff"},
         {"input_tokens": -1},
         {"output_tokens": 2**40},

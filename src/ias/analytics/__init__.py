@@ -1,0 +1,1 @@
+"""Analytics: usage over time. See README.md beside this file."""

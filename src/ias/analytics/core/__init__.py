@@ -1,0 +1,1 @@
+"""Rules, one file per noun. Nothing here knows a web framework."""

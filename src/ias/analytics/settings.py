@@ -1,0 +1,19 @@
+"""What analytics is told by the environment."""
+
+from pydantic import Field, SecretStr
+
+from ias.kit.settings import ServiceSettings
+
+
+class AnalyticsSettings(ServiceSettings):
+    """Settings of analytics, beside those of every service."""
+
+    analytics_database_url: SecretStr = Field(
+        description="PostgreSQL of analytics: `postgresql://user:password@host:port/ias_analytics`."
+    )
+
+
+class AnalyticsConsumerSettings(AnalyticsSettings):
+    """Settings of the process that counts usage records."""
+
+    bus_url: SecretStr = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")

@@ -1,0 +1,1 @@
+"""Tables and queries, one file per noun. Every query runs in the caller's transaction."""

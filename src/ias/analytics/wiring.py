@@ -1,0 +1,99 @@
+"""The only place that builds analytics' parts: the app with its timer, and the consumer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from ias.analytics.api import requests, usage
+from ias.analytics.core.counting import Counting
+from ias.analytics.core.usage import Usage
+from ias.analytics.settings import AnalyticsConsumerSettings, AnalyticsSettings
+from ias.analytics.workers.partitions import Partitions
+from ias.analytics.workers.usage_consumer import UsageConsumer
+from ias.kit.cursors import Cursors
+from ias.kit.database import Database
+from ias.kit.sealing import decode_secret_key
+from ias.kit.telemetry import close_tracing, open_tracing
+from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
+from ias.kit.web import create_app
+
+_IDENTITY_TIMEOUT_S = 5.0
+_TIMER_STOP_TIMEOUT_S = 15.0
+
+
+def build_app() -> FastAPI:
+    """The app, with settings from the environment. Nothing is opened before its lifespan begins."""
+    return assemble(AnalyticsSettings())
+
+
+def build_consumer() -> UsageConsumer:
+    """The consumer that counts usage records, with settings from the environment."""
+    return assemble_consumer(AnalyticsConsumerSettings())
+
+
+def assemble(settings: AnalyticsSettings, *, fetch_jwks: FetchJwks | None = None) -> FastAPI:
+    """The app with the given settings. `fetch_jwks` None asks identity for the keys that verify tokens."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _open_parts(app, settings, fetch_jwks):
+            yield
+
+    return create_app(
+        "analytics",
+        description="Usage over time. Amounts are decimal strings of USD.",
+        routers=[usage.router, requests.router],
+        lifespan=lifespan,
+        request_body_bytes_max=settings.request_body_bytes_max,
+    )
+
+
+def assemble_consumer(settings: AnalyticsConsumerSettings) -> UsageConsumer:
+    """The consumer with the given settings."""
+    url = settings.analytics_database_url.get_secret_value()
+    database = Database(url, settings, application_name="ias-analytics-consumer")
+
+    @contextlib.asynccontextmanager
+    async def open_counting() -> AsyncIterator[Counting]:
+        try:
+            yield Counting(database)
+        finally:
+            await database.close()
+
+    return UsageConsumer(
+        settings.bus_url.get_secret_value(),
+        open_counting,
+        checks={"postgres": database.ping},
+        registry=CollectorRegistry(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_parts(app: FastAPI, settings: AnalyticsSettings, fetch_jwks: FetchJwks | None) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        app.state.tracing = open_tracing("analytics", settings)
+        stack.callback(close_tracing, app.state.tracing)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
+        url = settings.analytics_database_url.get_secret_value()
+        database = Database(url, settings, application_name="ias-analytics")
+        stack.push_async_callback(database.close)
+
+        app.state.usage = Usage(database)
+        app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
+        app.state.verifier = TokenVerifier(
+            fetch_jwks or jwks_over_http(http, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+        )
+        app.state.checks = {"postgres": database.ping}
+
+        stop = asyncio.Event()
+        timer = asyncio.create_task(Partitions(database, app.state.registry).run(stop), name="analytics partitions")
+        try:
+            yield
+        finally:
+            stop.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(timer, _TIMER_STOP_TIMEOUT_S)

@@ -1,0 +1,1 @@
+"""What runs without being asked: the consumer of usage records and the timer."""
