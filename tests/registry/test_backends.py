@@ -154,6 +154,16 @@ async def test_a_credential_is_never_shown_stored_or_logged_in_clear(
     assert SECRET not in caplog.text + captured.out + captured.err
 
 
+async def test_a_change_that_was_decided_on_an_older_version_is_refused(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry)
+    path = f"/registry/v1/backends/{(await create_backend(registry, model['id']))['id']}"
+    seen = (await registry.get(path)).headers["etag"]
+    answers = [await registry.patch(path, json={"weight": n}, headers={"If-Match": seen}) for n in (2, 3)]
+    answers.append(await registry.delete(path, headers={"If-Match": seen}))
+    assert [answer.status_code for answer in answers] == [200, 412, 412]
+    assert (await registry.get(path)).json()["weight"] == 2
+
+
 async def test_null_removes_a_credential_and_absence_keeps_it(registry: httpx.AsyncClient) -> None:
     model = await create_model(registry)
     path = f"/registry/v1/backends/{(await create_backend(registry, model['id'], credential=SECRET))['id']}"

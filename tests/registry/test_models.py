@@ -142,6 +142,20 @@ async def test_a_dry_run_answers_as_the_change_would_and_changes_nothing(registr
     assert (await registry.get("/registry/v1/route-table")).json()["version"] == before + 1
 
 
+async def test_a_change_that_was_decided_on_an_older_version_is_refused(registry: httpx.AsyncClient) -> None:
+    path = f"{MODELS}/{(await create_model(registry))['id']}"
+    seen = (await registry.get(path)).headers["etag"]
+    changed = await registry.patch(path, json={"context_length": 9}, headers={"If-Match": seen})
+    assert (changed.status_code, changed.headers["etag"] == seen) == (200, False)
+    for late in (
+        await registry.patch(path, json={"context_length": 10}, headers={"If-Match": seen}),
+        await registry.delete(path, headers={"If-Match": seen}),
+    ):
+        assert (late.status_code, late.json()["code"]) == (412, "precondition_failed")
+    assert (await registry.get(path)).json() == changed.json()
+    assert (await registry.delete(path, headers={"If-Match": changed.headers["etag"]})).status_code == 204
+
+
 async def test_every_role_reads_models_and_none_writes_them(registry: httpx.AsyncClient, issuer: TokenIssuer) -> None:
     model = await create_model(registry)
     for role in Role:

@@ -6,6 +6,7 @@
     ├── ForbiddenError 403         known, but not allowed
     ├── NotFoundError 404          absent, or of an org the caller cannot see: the answers are the same bytes
     ├── ConflictError 409          the state forbids it
+    ├── PreconditionFailedError 412  the resource is not (any more) at the version that `If-Match` names
     ├── TooLargeError 413
     ├── InvalidError 422           well-formed but wrong; `errors` names each field
     ├── TooManyRequestsError 429
@@ -108,6 +109,12 @@ class ConflictError(ProblemError):
     """The state of the resource forbids the change."""
 
     status, code, title = 409, "conflict", "Conflict"
+
+
+class PreconditionFailedError(ProblemError):
+    """The resource was changed since the caller looked at it."""
+
+    status, code, title = 412, "precondition_failed", "Precondition failed"
 
 
 class TooLargeError(ProblemError):

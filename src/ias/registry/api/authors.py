@@ -1,17 +1,40 @@
-"""Who asks for a change, as `core` wants to know it."""
+"""Who asks for a change and on which terms, as `core` wants to know it."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 
 from ias.kit.authorization import Access
+from ias.kit.etags import IfMatch, read_if_match
 from ias.registry.core.changes import Author
 
-DryRun = Annotated[
+_DryRun = Annotated[
     bool, Query(description="Try only: the answer is what it would be, and nothing is changed. A POST answers 200.")
 ]
 
 
-def author_of(request: Request, access: Access, *, dry_run: bool) -> Author:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the request says about how a change is to be made."""
+
+    request_id: str
+    dry_run: bool
+    versions: frozenset[int] | None = None
+
+
+async def _read_terms_of_creation(request: Request, dry_run: _DryRun = False) -> Terms:
+    return Terms(request.state.request_id, dry_run)
+
+
+async def _read_terms(request: Request, dry_run: _DryRun = False, if_match: IfMatch = None) -> Terms:
+    return Terms(request.state.request_id, dry_run, read_if_match(if_match))
+
+
+TermsOfCreation = Annotated[Terms, Depends(_read_terms_of_creation)]
+TermsOfChange = Annotated[Terms, Depends(_read_terms)]
+
+
+def author_of(access: Access, terms: Terms) -> Author:
     """The platform admin who asks. Raises ForbiddenError for anybody else."""
-    return Author(access.on_platform().sub, request.state.request_id, dry_run)
+    return Author(access.on_platform().sub, terms.request_id, terms.dry_run, terms.versions)

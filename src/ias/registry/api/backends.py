@@ -10,12 +10,13 @@ from pydantic import AfterValidator, Field, SecretStr
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.etags import etag_of
 from ias.kit.web import Answer, Body
-from ias.registry.api.authors import DryRun, author_of
+from ias.registry.api.authors import TermsOfChange, TermsOfCreation, author_of
 from ias.registry.api.patches import Patch
 from ias.registry.core.backends import Backends, NewBackend
 from ias.registry.core.verification import Verifications
-from ias.registry.store.backends import BackendStatus, Engine
+from ias.registry.store.backends import Backend, BackendStatus, Engine
 
 router = APIRouter(prefix="/registry/v1", tags=["backends"])
 
@@ -131,6 +132,11 @@ async def _cursors(request: Request) -> Cursors:
     return cursors
 
 
+def _answer(backend: Backend, response: Response) -> BackendAnswer:
+    response.headers["ETag"] = etag_of(backend.version)
+    return BackendAnswer.model_validate(backend)
+
+
 Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
 Writer = Annotated[Access, requires(Permission.BACKENDS_WRITE)]
 TheBackends = Annotated[Backends, Depends(_backends)]
@@ -143,12 +149,11 @@ async def create_backend(
     body: CreateBackend,
     access: Writer,
     backends: TheBackends,
-    request: Request,
+    terms: TermsOfCreation,
     response: Response,
-    dry_run: DryRun = False,
 ) -> BackendAnswer:
     """Add a backend to a model; gateways send to it within a second."""
-    author = author_of(request, access, dry_run=dry_run)
+    author = author_of(access, terms)
     new = NewBackend(
         url=body.url,
         weight=body.weight,
@@ -159,9 +164,9 @@ async def create_backend(
         status=body.status,
     )
     backend = await backends.create_backend(model_id, new, author)
-    if dry_run:
+    if terms.dry_run:
         response.status_code = 200
-    return BackendAnswer.model_validate(backend)
+    return _answer(backend, response)
 
 
 @router.get("/models/{model_id}/backends")
@@ -182,10 +187,10 @@ async def list_backends(
 
 
 @router.get("/backends/{backend_id}")
-async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends) -> BackendAnswer:
+async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends, response: Response) -> BackendAnswer:
     """Show a backend."""
     access.on_platform()
-    return BackendAnswer.model_validate(await backends.get_backend(backend_id))
+    return _answer(await backends.get_backend(backend_id), response)
 
 
 @router.patch("/backends/{backend_id}")
@@ -195,23 +200,21 @@ async def update_backend(
     body: PatchBackend,
     access: Writer,
     backends: TheBackends,
-    request: Request,
-    dry_run: DryRun = False,
+    terms: TermsOfChange,
+    response: Response,
 ) -> BackendAnswer:
     """Change what was sent of a backend; gateways know within a second."""
-    author = author_of(request, access, dry_run=dry_run)
+    author = author_of(access, terms)
     fields = body.sent_fields()
     if body.credential is not None:
         fields["credential"] = body.credential.get_secret_value()
-    return BackendAnswer.model_validate(await backends.update_backend(backend_id, fields, author))
+    return _answer(await backends.update_backend(backend_id, fields, author), response)
 
 
 @router.delete("/backends/{backend_id}", status_code=204)
-async def delete_backend(
-    backend_id: UUID, access: Writer, backends: TheBackends, request: Request, dry_run: DryRun = False
-) -> None:
+async def delete_backend(backend_id: UUID, access: Writer, backends: TheBackends, terms: TermsOfChange) -> None:
     """Take a backend out of every route, and forget its credential."""
-    await backends.delete_backend(backend_id, author_of(request, access, dry_run=dry_run))
+    await backends.delete_backend(backend_id, author_of(access, terms))
 
 
 @router.post("/backends/{backend_id}/verify")

@@ -10,11 +10,12 @@ from pydantic import Field
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.etags import etag_of
 from ias.kit.web import Answer, Body
-from ias.registry.api.authors import DryRun, author_of
+from ias.registry.api.authors import TermsOfChange, TermsOfCreation, author_of
 from ias.registry.api.patches import Patch
 from ias.registry.core.models import Models, NewModel
-from ias.registry.store.models import ModelStatus
+from ias.registry.store.models import Model, ModelStatus
 
 router = APIRouter(prefix="/registry/v1/models", tags=["models"])
 
@@ -76,6 +77,11 @@ async def _cursors(request: Request) -> Cursors:
     return cursors
 
 
+def _answer(model: Model, response: Response) -> ModelAnswer:
+    response.headers["ETag"] = etag_of(model.version)
+    return ModelAnswer.model_validate(model)
+
+
 Reader = Annotated[Access, requires(Permission.MODELS_READ)]
 Writer = Annotated[Access, requires(Permission.MODELS_WRITE)]
 TheModels = Annotated[Models, Depends(_models)]
@@ -87,12 +93,11 @@ async def create_model(
     body: CreateModel,
     access: Writer,
     models: TheModels,
-    request: Request,
+    terms: TermsOfCreation,
     response: Response,
-    dry_run: DryRun = False,
 ) -> ModelAnswer:
     """Add a model. It can be asked for as soon as it has a backend and a price."""
-    author = author_of(request, access, dry_run=dry_run)
+    author = author_of(access, terms)
     new = NewModel(
         name=body.name,
         context_length=body.context_length,
@@ -100,9 +105,9 @@ async def create_model(
         status=body.status,
     )
     model = await models.create_model(new, author)
-    if dry_run:
+    if terms.dry_run:
         response.status_code = 200
-    return ModelAnswer.model_validate(model)
+    return _answer(model, response)
 
 
 @router.get("")
@@ -122,23 +127,27 @@ async def list_models(
 
 
 @router.get("/{model_id}")
-async def get_model(model_id: UUID, _: Reader, models: TheModels) -> ModelAnswer:
+async def get_model(model_id: UUID, _: Reader, models: TheModels, response: Response) -> ModelAnswer:
     """Show a model."""
-    return ModelAnswer.model_validate(await models.get_model(model_id))
+    return _answer(await models.get_model(model_id), response)
 
 
 @router.patch("/{model_id}")
 async def update_model(
-    *, model_id: UUID, body: PatchModel, access: Writer, models: TheModels, request: Request, dry_run: DryRun = False
+    *,
+    model_id: UUID,
+    body: PatchModel,
+    access: Writer,
+    models: TheModels,
+    terms: TermsOfChange,
+    response: Response,
 ) -> ModelAnswer:
     """Change what was sent of a model; gateways know within a second."""
-    author = author_of(request, access, dry_run=dry_run)
-    return ModelAnswer.model_validate(await models.update_model(model_id, body.sent_fields(), author))
+    author = author_of(access, terms)
+    return _answer(await models.update_model(model_id, body.sent_fields(), author), response)
 
 
 @router.delete("/{model_id}", status_code=204)
-async def delete_model(
-    model_id: UUID, access: Writer, models: TheModels, request: Request, dry_run: DryRun = False
-) -> None:
+async def delete_model(model_id: UUID, access: Writer, models: TheModels, terms: TermsOfChange) -> None:
     """Take a model and its backends away. Its name is free again."""
-    await models.delete_model(model_id, author_of(request, access, dry_run=dry_run))
+    await models.delete_model(model_id, author_of(access, terms))

@@ -98,6 +98,7 @@ class Backends:
 
         Raises:
             NotFoundError: there is no such backend.
+            PreconditionFailedError: the change is meant for another version.
             EgressRefusedError: the new URL leads where the platform does not send requests.
         """
         stored = dict(fields)
@@ -108,6 +109,7 @@ class Backends:
             stored["sealed_credential"] = self._sealer.seal(credential) if credential else None
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
+            change.check_version(backend.version)
             if replace(backend, **stored) == backend:
                 return backend
             updated = replace(backend, **stored, version=backend.version + 1, updated_at=change.at)
@@ -119,9 +121,11 @@ class Backends:
         return updated
 
     async def delete_backend(self, backend_id: UUID, author: Author) -> None:
-        """Take the backend away, and its credential with it. Raises NotFoundError."""
+        """Take the backend away, and its credential with it. Raises as `update_backend` does."""
         async with self._changes.make(author) as change:
-            await _delete(change, _present(await find_backend(change.connection, backend_id)))
+            backend = _present(await find_backend(change.connection, backend_id))
+            change.check_version(backend.version)
+            await _delete(change, backend)
 
 
 async def delete_backends_of(change: Change, model_id: UUID) -> None:

@@ -15,17 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
 from ias.kit.database import Database
+from ias.kit.problems import PreconditionFailedError
 from ias.registry.store.changes import ChangeRecord, insert_changes, list_changes
 from ias.registry.store.route_table import lock_version, set_version
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who asks for a change, in which request, and whether it is only to be tried."""
+    """Who asks for a change, in which request, of which version, and whether it is only to be tried."""
 
     actor: str
     request_id: str
     dry_run: bool = False
+    versions: frozenset[int] | None = None
+    """The versions of its target that the change is meant for; None: any."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,11 @@ class Change:
     at: datetime
     route_table_version: int
     records: list[ChangeRecord] = field(default_factory=list)
+
+    def check_version(self, version: int) -> None:
+        """Raise PreconditionFailedError when the change is meant for another version of its target."""
+        if self.author.versions is not None and version not in self.author.versions:
+            raise PreconditionFailedError(f"It is at version {version} by now; look at it again.")
 
     def record(
         self, action: str, target: tuple[str, UUID], before: dict[str, Any] | None, after: dict[str, Any] | None

@@ -79,10 +79,12 @@ class Models:
 
         Raises:
             NotFoundError: there is no such model.
+            PreconditionFailedError: the change is meant for another version.
             InvalidError: the fields contradict each other.
         """
         async with self._changes.make(author) as change:
             model = _present(await find_model(change.connection, model_id))
+            change.check_version(model.version)
             if replace(model, **fields) == model:
                 return model
             updated = replace(model, **fields, version=model.version + 1, updated_at=change.at)
@@ -92,9 +94,10 @@ class Models:
         return updated
 
     async def delete_model(self, model_id: UUID, author: Author) -> None:
-        """Take the model and its backends away; its name is free again. Raises NotFoundError."""
+        """Take the model and its backends away; its name is free again. Raises as `update_model` does."""
         async with self._changes.make(author) as change:
             model = _present(await find_model(change.connection, model_id))
+            change.check_version(model.version)
             await delete_backends_of(change, model_id)
             await _delete(change, model, change.at)
 
