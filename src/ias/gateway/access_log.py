@@ -62,7 +62,7 @@ class AccessLog:
             time=self._clock.rfc3339(),
             request_id=exchange.request_id,
             method=request.method,
-            path=request.path.partition(b"?")[0].decode("latin-1"),
+            path=exchange.endpoint.path or request.path.partition(b"?")[0].decode("latin-1"),
             status=exchange.status,
             outcome=exchange.outcome,
             duration_ms=round(duration_s * 1000, 3),

@@ -22,8 +22,6 @@ _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
 _TEMPLATE_TOKENS = 1024
 """What a chat template may add of its own: a default system text, today's date, role marks."""
-_FOREIGN_CONTENT = (b'"image_url"', b'"input_audio"', b'"video_url"', b'"audio_url"', b'"file"', b'"input_image"')
-"""Content whose tokens have nothing to do with the length of the body that names it."""
 
 
 def admit(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -89,12 +87,17 @@ def bound_input_tokens(exchange: Exchange) -> int:
     size = len(body) + _TEMPLATE_TOKENS
     if peek.tools is not UNSET:
         size += len(body)  # templates print tools with white space of their own
-    if peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET or any(m in body for m in _FOREIGN_CONTENT):
+    if peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET or _has_foreign_content(body):
         size = context_length
     prompts = exchange.choices if isinstance(getattr(peek, "prompt", None), list) else 1
     if exchange.endpoint.output_limit is None:  # embeddings: many inputs, each as long as the context
         return size
     return min(size, context_length * prompts)
+
+
+def _has_foreign_content(body: bytes | bytearray) -> bool:
+    """Whether there may be images, audio or files, whose tokens have nothing to do with the length of the body."""
+    return b'_url"' in body or b'"input_' in body or b'"file"' in body
 
 
 def bound_output_tokens(exchange: Exchange) -> int:

@@ -6,6 +6,7 @@ from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
 from ias.gateway.metrics import Metrics
 from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.request_ids import RequestIds
 from ias.gateway.routing import Router
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
@@ -31,4 +32,5 @@ class Gateway:
     metrics: Metrics
     access_log: AccessLog
     clock: Clock
+    request_ids: RequestIds
     is_draining: bool = field(default=False)

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ias.contracts.events import Outcome
-from ias.contracts.ids import request_id_of, uuid7
+from ias.contracts.ids import REQUEST_ID_PREFIX
 from ias.contracts.routes import Backend, ModelRoute
 from ias.contracts.spending import Price
 
@@ -145,13 +145,13 @@ class Exchange:
     # settle
     cost_nano_usd: int = 0
 
-    def __init__(self, request: Request, client: Client, endpoint: "Endpoint") -> None:
+    def __init__(self, request: Request, client: Client, endpoint: "Endpoint", record_hex: str) -> None:
         self.request = request
         self.client = client
         self.endpoint = endpoint
-        self.record_id = uuid7()
-        """The usage record's id; the client sees it as `request_id`."""
-        self.request_id = request_id_of(self.record_id)
+        self.record_hex = record_hex
+        """The usage record's id, a UUIDv7 in hexadecimal; the client sees it as `request_id`."""
+        self.request_id = REQUEST_ID_PREFIX + record_hex
         self.started = time.perf_counter()
         self.attempts = []
 

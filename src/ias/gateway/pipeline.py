@@ -49,7 +49,7 @@ log = structlog.get_logger("ias.gateway.pipeline")
 def begin(request: Request, client: Client, gateway: Gateway) -> Exchange:
     """Take a request whose head is complete through its stages."""
     endpoint = find_endpoint(request.path.partition(b"?")[0])
-    exchange = Exchange(request, client, endpoint)
+    exchange = Exchange(request, client, endpoint, gateway.request_ids.next_hex())
     exchange.stages = iter(_stages(request, endpoint))
     exchange.resume = partial(advance, exchange, gateway)
     gateway.metrics.in_flight += 1
@@ -124,7 +124,7 @@ def _close(exchange: Exchange, gateway: Gateway) -> None:
         log.exception("closing_failed", request_id=exchange.request_id)
         gateway.metrics.internal_errors += 1
     exchange.client.exchange_over()
-    exchange.resume = _nothing  # what it was holds the exchange, and a cycle would wait for the garbage collector
+    exchange.resume, exchange.relay = _nothing, None  # both hold the exchange: cycles wait for the garbage collector
 
 
 def _nothing() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from ias.contracts.events import UsageRecord
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
+from ias.gateway.request_ids import to_uuid_text
 
 
 def record(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -26,7 +27,7 @@ def usage_record(exchange: Exchange, gateway: Gateway, duration_s: float, ttft_s
         raise AssertionError("only served requests are recorded")
     key = principal.key
     return UsageRecord(
-        id=str(exchange.record_id),
+        id=to_uuid_text(exchange.record_hex),
         request_id=exchange.request_id,
         occurred_at=gateway.clock.rfc3339(),
         org_id=key.org_id,

@@ -25,8 +25,10 @@ from ias.gateway.errors import Refusal
 from ias.gateway.exchange import Exchange, Request
 from ias.gateway.identity_client import IdentityClient
 from ias.gateway.metrics import Metrics
+from ias.gateway.operations import check_dependencies
 from ias.gateway.publishing import SpoolPublisher
 from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.request_ids import RequestIds
 from ias.gateway.routing import LeastLoaded
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
@@ -41,7 +43,10 @@ from ias.kit.sealing import Sealer, decode_secret_key
 _TICK_S = 0.1
 _SAVE_METRICS_S = 1.0
 _CLOSE_TIMEOUT_S = 5.0
+_START_PATIENCE_S = 5.0
 _BACKLOG = 4096
+_GC_THRESHOLD = 20_000
+"""Requests leave no cycles behind, so looking for them often only costs time."""
 CREDENTIAL_PURPOSE = "backend credentials"
 """What registry seals backends' keys for."""
 
@@ -131,6 +136,7 @@ class Worker:
                 self.clock, enabled=settings.gateway_access_log, share=settings.gateway_access_log_share
             ),
             clock=self.clock,
+            request_ids=RequestIds(),
         )
 
     def _redis_ready(self) -> None:
@@ -161,11 +167,19 @@ class Worker:
 
     # -------------------------------------------------------------- life
 
-    async def start(self, port: int | None = None) -> int:
-        """Listen; the port. Redis and the bus are connected to in the background: /ready says when they are there."""
+    async def start(self, port: int | None = None, *, patience_s: float = 0.0) -> int:
+        """Connect, then listen; the port.
+
+        Requests that come before Redis is there are refused, so a little patience spares them. Redis and the bus may come
+        later all the same: /ready says what is there.
+        """
         loop = asyncio.get_running_loop()
         await self.gateway.redis.start()
         self.publisher.start()
+        self._ticker = asyncio.create_task(self._tick(), name="ticker")
+        until = loop.time() + patience_s
+        while loop.time() < until and not all(check_dependencies(self.gateway).values()):  # noqa: ASYNC110 - see drain
+            await asyncio.sleep(0.01)
         self._server = await loop.create_server(
             lambda: ServerConnection(self),
             self.settings.gateway_host,
@@ -173,7 +187,6 @@ class Worker:
             backlog=_BACKLOG,
             reuse_port=True,
         )
-        self._ticker = asyncio.create_task(self._tick(), name="ticker")
         sockets: tuple[socket.socket, ...] = self._server.sockets
         return int(sockets[0].getsockname()[1])
 
@@ -255,9 +268,10 @@ async def run(settings: GatewaySettings, slot: int, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(settings, slot=slot)
-    await worker.start(port)
+    await worker.start(port, patience_s=_START_PATIENCE_S)
     gc.collect()
     gc.freeze()  # what lives as long as the worker need not be looked at by every collection
+    gc.set_threshold(_GC_THRESHOLD, 20, 100)
     log.info("worker_started", slot=slot, port=port)
     await stop.wait()
     await worker.drain()

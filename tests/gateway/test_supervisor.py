@@ -1,0 +1,114 @@
+"""The gateway as it is deployed: a supervisor and its workers, as processes."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.gateway.platform import SECRET_KEY, Pushed, until
+from tests.gateway.raw_client import Answer, ask, chat
+from tests.gateway.scripted_upstream import ScriptedUpstream
+
+
+class Supervisor:
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    async def try_ask(self, *more: object, **named: object) -> Answer | None:
+        try:
+            return await ask(self.port, *more, **named)  # type: ignore[arg-type]
+        except (OSError, asyncio.IncompleteReadError):
+            return None
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(30):
+            while (answer := await self.try_ask(method="GET", path="/ready")) is None or answer.status != 200:
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def supervisor(
+    redis_url: str, tmp_path: Path, pushed: Pushed, upstream: ScriptedUpstream
+) -> AsyncIterator[Supervisor]:
+    await pushed.everything(upstream.url)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "IAS_REDIS_URL": redis_url,
+        "IAS_BUS_URL": redis_url,
+        "IAS_SECRET_KEY": SECRET_KEY,
+        "IAS_GATEWAY_PORT": str(port),
+        "IAS_GATEWAY_WORKERS": "2",
+        "IAS_GATEWAY_RUN_DIR": str(tmp_path / "run"),
+        "IAS_GATEWAY_SPOOL_DIR": str(tmp_path / "spool"),
+        "IAS_GATEWAY_DRAIN_S": "2",
+        "IAS_GATEWAY_PUBLISH_INTERVAL_S": "0.1",
+    }
+    with (tmp_path / "access.log").open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ias.gateway.main", env=environment, stdout=output, stderr=asyncio.subprocess.DEVNULL
+        )
+        running = Supervisor(process, port)
+        try:
+            await running.until_ready()
+            yield running
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 30)
+
+
+@pytest.mark.slow
+async def test_a_killed_worker_is_replaced_and_its_usage_published(
+    supervisor: Supervisor, pushed: Pushed, tmp_path: Path
+) -> None:
+    assert len(supervisor.workers()) == 2
+    for _ in range(20):
+        assert (await ask(supervisor.port, chat(), key=pushed.key)).status == 200
+    victims = supervisor.workers()
+    victims[0].kill()
+    await until(lambda: len([w for w in supervisor.workers() if w not in victims]) == 1, 20)
+    await supervisor.until_ready()
+
+    async def published() -> int:
+        total = 0
+        for _, message in await pushed.redis.xrange("ias:bus:usage_recorded"):
+            total += len(json.loads(message[b"body"])["records"])
+        return total
+
+    async with asyncio.timeout(30):
+        while await published() < 20:
+            await asyncio.sleep(0.1)
+    assert await published() == 20
+    metrics = (await ask(supervisor.port, method="GET", path="/metrics")).body.decode()
+    (count,) = re.findall(
+        r'ias_gateway_requests_total\{endpoint="chat_completions",model="m",status="200"\} (\d+)', metrics
+    )
+    assert 0 < int(count) <= 20
+    supervisor.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(supervisor.process.wait(), 20) == 0
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    served = [line for line in lines if line["path"] == "/v1/chat/completions"]
+    assert len(served) == 20
+    assert {line["org_id"] for line in served} == {"org-1"}
+    assert pushed.key not in json.dumps(lines)
+
+
+@pytest.mark.slow
+async def test_an_idle_worker_is_small(supervisor: Supervisor) -> None:
+    for worker in supervisor.workers():
+        assert worker.memory_info().rss < 120_000_000
