@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,6 +118,26 @@ class Management:
         answer = self._client.post(path, json=body)
         assert answer.status_code == 201, answer.text
         return answer.json()
+
+    def list_ledger(self, org_id: str) -> list[dict[str, Any]]:
+        """Every entry of an org."""
+        entries, cursor = [], {}
+        while True:
+            page = self.get("/billing/v1/ledger", org_id=org_id, limit=100, **cursor)
+            entries += page["data"]
+            if page["next_cursor"] is None:
+                return entries
+            cursor = {"cursor": page["next_cursor"]}
+
+    def sum_usage(self, org_id: str) -> tuple[int, int, int, Decimal]:
+        """Requests, input tokens, output tokens and USD of an org today, as analytics counts them."""
+        points = self.get("/analytics/v1/usage", org_id=org_id)["data"]
+        return (
+            sum(point["requests"] for point in points),
+            sum(point["input_tokens"] for point in points),
+            sum(point["output_tokens"] for point in points),
+            sum((Decimal(point["cost_usd"]) for point in points), Decimal(0)),
+        )
 
     def wait_for_entries(self, org_id: str, request_id: str, *, timeout_s: float = 30) -> list[dict[str, Any]]:
         """The ledger's entries of a request, once there are any."""

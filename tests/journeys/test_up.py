@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_a_newcomer_starts_the_platform_uses_it_stops_it_and_finds_everything_ag
         booked = use_with_the_sdk(connection)
         run_what_was_printed(up.output)
         refuse_what_is_wrong(connection)
+        compare_the_books(connection, served=4)
         status = ias("status", "--json", "--data-dir", str(data_root))
         assert status.returncode == 0, status.stdout
         assert {process["name"] for process in json.loads(status.stdout)["processes"]} == {
@@ -88,6 +90,25 @@ def use_with_the_sdk(connection: dict) -> dict:
             assert found[0]["price_version"] == 1
             assert Decimal(found[0]["cost_usd"]) == cost_of(found[0])
     return entries[1]
+
+
+def compare_the_books(connection: dict, *, served: int) -> None:
+    """What was served is in the ledger once, what was refused is not, and analytics counts the same."""
+    with Management(connection) as management:
+        for _ in range(300):
+            entries = management.list_ledger(connection["org_id"])
+            booked = (
+                len(entries),
+                sum(entry["input_tokens"] for entry in entries),
+                sum(entry["output_tokens"] for entry in entries),
+                sum(Decimal(entry["cost_usd"]) for entry in entries),
+            )
+            counted = management.sum_usage(connection["org_id"])
+            if booked[0] == served and counted == booked:
+                break
+            time.sleep(0.1)
+        assert booked[0] == served
+        assert counted == booked
 
 
 def cost_of(entry: dict) -> Decimal:
