@@ -52,12 +52,10 @@ async def test_changes_come_in_pages(registry: httpx.AsyncClient) -> None:
     assert [change["after"]["name"] for change in first["data"] + second["data"]] == ["m2", "m1", "m0"]
 
 
-@pytest.mark.parametrize("statement", ["UPDATE changes SET actor = ''", "DELETE FROM changes", "TRUNCATE changes"])
-async def test_a_recorded_change_cannot_be_rewritten(
-    registry: httpx.AsyncClient, registry_database: str, statement: str
-) -> None:
+async def test_a_recorded_change_cannot_be_rewritten(registry: httpx.AsyncClient, registry_database: str) -> None:
     await create_model(registry)
     connection = await asyncpg.connect(registry_database)
-    with pytest.raises(asyncpg.RaiseError, match="append-only"):
-        await connection.execute(statement)
+    for statement in ("UPDATE changes SET actor = ''", "DELETE FROM changes", "TRUNCATE changes"):
+        with pytest.raises(asyncpg.RaiseError, match="append-only"):
+            await connection.execute(statement)
     await connection.close()

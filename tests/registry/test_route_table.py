@@ -48,13 +48,11 @@ async def test_a_write_is_in_redis_when_it_is_answered(registry: httpx.AsyncClie
     assert (sent.upstream_model, sent.continuous_usage, sent.sealed_credential) == ("org/tiny", True, None)
 
 
-@pytest.mark.parametrize(("engine", "continuous"), [("vllm", True), ("ias-sim", True), ("openai", False)])
-async def test_the_engine_tells_whether_usage_is_continuous(
-    registry: httpx.AsyncClient, redis: Redis, engine: str, continuous: bool
-) -> None:
-    model = await create_model(registry)
-    await create_backend(registry, model["id"], engine=engine)
-    assert (await read_table(redis)).models["tiny"].backends[0].continuous_usage is continuous
+async def test_the_engine_tells_whether_usage_is_continuous(registry: httpx.AsyncClient, redis: Redis) -> None:
+    for engine, continuous in (("vllm", True), ("ias-sim", True), ("openai", False)):
+        model = await create_model(registry, engine)
+        await create_backend(registry, model["id"], engine=engine)
+        assert (await read_table(redis)).models[engine].backends[0].continuous_usage is continuous
 
 
 async def test_what_is_disabled_or_deleted_is_in_no_route_and_what_drains_says_so(

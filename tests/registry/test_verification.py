@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.registry.conftest import RunningRegistry, create_backend, create_model
 from tests.registry.upstream import COMPLETION, Upstream, answering, http
 
 
-async def verify(registry: httpx.AsyncClient, upstream: Upstream, **more: Any) -> dict[str, Any]:
-    model = await create_model(registry)
+async def verify(registry: httpx.AsyncClient, upstream: Upstream, *, name: str = "tiny", **more: Any) -> dict[str, Any]:
+    model = await create_model(registry, name)
     backend = await create_backend(registry, model["id"], url=upstream.url, **more)
     answer = await registry.post(f"/registry/v1/backends/{backend['id']}/verify")
     assert answer.status_code == 200, answer.text
@@ -31,29 +30,27 @@ async def test_a_completion_goes_through_the_backend_and_is_reported(registry: h
     assert json.loads(body)["model"] == "their/name"
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "said"),
-    [
-        (http(401, {"error": {"code": "invalid_api_key", "message": "you sent sk-theirs"}}), 401, "(invalid_api_key)"),
-        (http(500, b"oops sk-theirs"), 500, "answered 500"),
-        (http(302, b"", "location: http://169.254.169.254/latest"), 302, "answered 302"),
-        (http(200, {"choices": []}), 200, "not a chat completion"),
-        (http(200, b"<html>"), 200, "not a chat completion"),
-        (http(200, {"choices": [{}]}), 200, "without usage"),
-        (http(200, {"choices": [{}], "usage": {"prompt_tokens": "1", "completion_tokens": 2}}), 200, "without usage"),
-        (http(200, b" " * 1_100_000), None, "no usable answer"),
-        (b"HTTP/1.1 nonsense\r\n\r\n", None, "no usable answer"),
-    ],
-)
-async def test_what_goes_wrong_is_reported_without_what_the_backend_wrote(
-    registry: httpx.AsyncClient, answer: bytes, status: int | None, said: str
-) -> None:
-    async with answering(answer) as upstream:
-        report = await verify(registry, upstream, credential="sk-theirs")
-    assert (report["ok"], report["status"], report["usage"]) == (False, status, None)
-    assert said in report["detail"]
-    assert "sk-theirs" not in report["detail"]
-    assert len(upstream.requests) == 1, "a redirect is not followed, a failure is not retried"
+FAILURES: list[tuple[bytes, int | None, str]] = [
+    (http(401, {"error": {"code": "invalid_api_key", "message": "you sent sk-theirs"}}), 401, "(invalid_api_key)"),
+    (http(500, b"oops sk-theirs"), 500, "answered 500"),
+    (http(302, b"", "location: http://169.254.169.254/latest"), 302, "answered 302"),
+    (http(200, {"choices": []}), 200, "not a chat completion"),
+    (http(200, b"<html>"), 200, "not a chat completion"),
+    (http(200, {"choices": [{}]}), 200, "without usage"),
+    (http(200, {"choices": [{}], "usage": {"prompt_tokens": "1", "completion_tokens": 2}}), 200, "without usage"),
+    (http(200, b" " * 1_100_000), None, "no usable answer"),
+    (b"HTTP/1.1 nonsense\r\n\r\n", None, "no usable answer"),
+]
+
+
+async def test_what_goes_wrong_is_reported_without_what_the_backend_wrote(registry: httpx.AsyncClient) -> None:
+    for number, (answer, status, said) in enumerate(FAILURES):
+        async with answering(answer) as upstream:
+            report = await verify(registry, upstream, name=f"m{number}", credential="sk-theirs")
+        assert (report["ok"], report["status"], report["usage"]) == (False, status, None), report
+        assert said in report["detail"]
+        assert "sk-theirs" not in report["detail"]
+        assert len(upstream.requests) == 1, "a redirect is not followed, a failure is not retried"
 
 
 async def test_a_backend_that_never_answers_ends_at_the_deadline(run_registry: RunningRegistry) -> None:
