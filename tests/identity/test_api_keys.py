@@ -13,13 +13,14 @@ from tests.identity.platform import Caller, Identity
 
 
 async def read_key(redis: Redis, key: str) -> KeyRecord:
-    return msgspec.json.decode(await redis.get(redis_keys.api_key(digest_key(key))), type=KeyRecord)
+    return msgspec.json.decode(await redis.get(redis_keys.api_key(digest_key(key))) or b"", type=KeyRecord)
 
 
 @pytest.fixture
 async def project(admin: Caller) -> dict[str, str]:
     org = await admin.ok("POST", "/identity/v1/orgs", {"name": "acme"})
-    return await admin.ok("POST", f"/identity/v1/orgs/{org['id']}/projects", {"name": "chat"})
+    project: dict[str, str] = await admin.ok("POST", f"/identity/v1/orgs/{org['id']}/projects", {"name": "chat"})
+    return project
 
 
 async def test_a_key_is_shown_once_and_redis_knows_it_with_its_org_and_project(
@@ -32,7 +33,7 @@ async def test_a_key_is_shown_once_and_redis_knows_it_with_its_org_and_project(
     assert (record.key_id, record.project_id, record.org_id) == (issued["id"], project["id"], project["org_id"])
     assert (record.status, record.user_id, record.version) == ("active", admin.user_id, 1)
     for key in (redis_keys.org(project["org_id"]), redis_keys.project(project["id"])):
-        tenant = msgspec.json.decode(await redis.get(key), type=TenantRecord)
+        tenant = msgspec.json.decode(await redis.get(key) or b"", type=TenantRecord)
         assert tenant.status == "active"
     again = await admin.ok("GET", f"/identity/v1/api-keys/{issued['id']}")
     assert "key" not in again

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
@@ -60,6 +60,10 @@ ROUTERS = [
 ]
 
 
+_STOP_TIMEOUT_S = 15.0
+"""Longer than one operation on PostgreSQL or Redis may take."""
+
+
 def build_app(settings: IdentitySettings | None = None) -> FastAPI:
     """The app, with settings from the environment unless given. Its lifespan opens and closes everything."""
     settings = settings or IdentitySettings()
@@ -106,11 +110,12 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
         await parts.users.ensure_platform_admin(
             settings.identity_admin_email, settings.identity_admin_password.get_secret_value()
         )
-    for worker in (
-        keep_pushed(parts.redis_records, interval_s=settings.identity_push_interval_s),
-        keep_rotated(parts.signing_keys),
-    ):
-        stack.push_async_callback(_cancel, asyncio.create_task(worker))
+    stop = asyncio.Event()
+    workers = [
+        asyncio.create_task(keep_pushed(parts.redis_records, stop, interval_s=settings.identity_push_interval_s)),
+        asyncio.create_task(keep_rotated(parts.signing_keys, stop)),
+    ]
+    stack.push_async_callback(_end, workers, stop)
 
 
 def build_parts(settings: IdentitySettings, database: Database, redis: Redis, passwords: Passwords) -> Parts:
@@ -139,7 +144,9 @@ def build_parts(settings: IdentitySettings, database: Database, redis: Redis, pa
     )
 
 
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _end(workers: "list[asyncio.Task[None]]", stop: asyncio.Event) -> None:
+    """Let each worker end its round. A cancellation alone may get lost in a driver just when its answer arrives."""
+    stop.set()
+    _, late = await asyncio.wait(workers, timeout=_STOP_TIMEOUT_S)
+    for worker in late:
+        worker.cancel()

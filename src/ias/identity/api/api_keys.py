@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.contracts.permissions import Permission
-from ias.identity.api.fields import IN_FORCE, IpNetworks, ModelNames, Name, Scopes, say_in_force
+from ias.identity.api.fields import IN_FORCE, ExpiryTime, IpNetworks, ModelNames, Name, Scopes, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.api_keys import NewApiKey as Wanted
 from ias.kit.authorization import Access, internal, requires
@@ -24,7 +24,7 @@ class NewApiKey(Body):
     """A key to issue. Without `service_account_id` it belongs to the caller."""
 
     name: Name
-    expires_at: AwareDatetime | None = None
+    expires_at: ExpiryTime = None
     models: ModelNames = None
     scopes: Scopes = None
     ip_networks: IpNetworks = None

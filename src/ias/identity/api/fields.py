@@ -1,10 +1,12 @@
 """The fields that several bodies share."""
 
+import unicodedata
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 IN_FORCE_HEADER = "x-ias-in-force"
 IN_FORCE = {
@@ -16,8 +18,12 @@ IN_FORCE = {
 """The OpenAPI description of the header that `say_in_force` sets."""
 
 
+_NOT_IN_A_LINE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories: control characters, surrogates, line and paragraph separators."""
+
+
 def _single_line(text: str) -> str:
-    if not text.isprintable():
+    if any(unicodedata.category(character) in _NOT_IN_A_LINE for character in text):
         raise ValueError("control characters are not allowed")
     return text
 
@@ -43,6 +49,12 @@ Scopes = Annotated[
 IpNetworks = Annotated[
     list[Annotated[str, Field(max_length=50), AfterValidator(_network)]] | None,
     Field(max_length=200, description="CIDR networks or addresses the key may be used from; null is all."),
+]
+
+
+ExpiryTime = Annotated[
+    AwareDatetime | None,
+    Field(lt=datetime(9999, 1, 1, tzinfo=UTC), description="RFC 3339, with a time zone; null never expires."),
 ]
 
 

@@ -16,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
 from ias.identity.store import audit_log as store
+from ias.identity.store import orgs as org_store
 from ias.identity.store.audit_log import AuditEntry
 from ias.kit.access import Access
 from ias.kit.database import Database
+from ias.kit.problems import NotFoundError
 from ias.kit.tokens import Claims
 
 PLATFORM_CHAIN = UUID(int=0)
@@ -119,4 +121,6 @@ class AuditLog:
         """Entries of an org, newest first."""
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
+            if await org_store.find_org(connection, org_id) is None:
+                raise NotFoundError
             return await store.list_entries(connection, scope, after=after, limit=limit)

@@ -66,7 +66,7 @@ class RedisRecords:
 
     async def restore_if_lost(self) -> bool:
         """Tell Redis everything if it is not the server, with the data, that was told last. Raises one of `AWAY`."""
-        run_id = str((await self._redis.info("server"))["run_id"])
+        run_id = str((await self._redis.info("server")).get("run_id", "unknown"))
         if await self._redis.get(COMPLETE_MARKER) == run_id.encode():
             return False
         # Still there at the end: nothing was lost while we wrote.

@@ -139,7 +139,8 @@ class Sessions:
                     code="too_many_attempts",
                     headers={"Retry-After": str(wait_s)},
                 )
-            return await user_store.find_user_by_email(connection, email)
+            # Nobody can have an e-mail that is not printable, and PostgreSQL would not take a NUL.
+            return await user_store.find_user_by_email(connection, email) if email.isprintable() else None
 
     async def _count_failure(self, digest: str) -> None:
         now = datetime.now(UTC)

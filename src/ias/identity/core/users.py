@@ -105,7 +105,8 @@ class Users:
                 user = await insert_user(connection, normal, password_hash, platform_admin=True)
                 await append(connection, Cause("system", None), Change("user.create", user.id, after=describe(user)))
         except IntegrityError:
-            log.warning("the first administrator's e-mail belongs to somebody already")
+            # Another process was faster, or the e-mail is that of somebody who administers nothing.
+            log.warning("the first administrator was not created: somebody has the e-mail")
             return
         log.info("the first administrator was created", user_id=str(user.id))
 

@@ -5,14 +5,15 @@ import asyncio
 import structlog
 
 from ias.identity.core.redis_records import AWAY, RedisRecords
+from ias.identity.workers.pauses import pause
 
 log = structlog.get_logger("ias.identity.redis_records")
 
 
-async def keep_pushed(records: RedisRecords, *, interval_s: float) -> None:
-    """Push what is pending, again and again, until cancelled."""
+async def keep_pushed(records: RedisRecords, stop: asyncio.Event, *, interval_s: float) -> None:
+    """Push what is pending, again and again, until told to stop."""
     was_away = False
-    while True:
+    while not stop.is_set():
         try:
             await records.restore_if_lost()
             await records.push_unpushed()
@@ -22,5 +23,7 @@ async def keep_pushed(records: RedisRecords, *, interval_s: float) -> None:
                 log.warning("gateways are not told of changes at the moment", error=type(error).__name__)
             was_away = True
         except Exception:  # the loop must outlive whatever was not foreseen
-            log.exception("pushing records failed")
-        await asyncio.sleep(interval_s)
+            if not was_away:
+                log.exception("gateways are not told of changes at the moment")
+            was_away = True
+        await pause(stop, interval_s)

@@ -1,0 +1,29 @@
+"""Looking into identity's database, past the service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    """A connection of the test's own."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def execute(url: str, statement: str, *arguments: object) -> None:
+    """Run one statement."""
+    async with connected(url) as connection:
+        await connection.execute(statement, *arguments)
+
+
+async def fetch(url: str, query: str, *arguments: object) -> list[Any]:
+    """The rows of one query."""
+    async with connected(url) as connection:
+        return list(await connection.fetch(query, *arguments))
