@@ -58,7 +58,8 @@ def run_billing(billing_database: str, redis_url: str, issuer: TokenIssuer) -> R
 
     @asynccontextmanager
     async def run(**changed: Any) -> AsyncIterator[FastAPI]:
-        app = assemble(settings_for(billing_database, redis_url, **changed), fetch_jwks=issuer.fetch_jwks)
+        settings = settings_for(billing_database, **({"redis_url": redis_url} | changed))
+        app = assemble(settings, fetch_jwks=issuer.fetch_jwks)
         async with app.router.lifespan_context(app):
             yield app
 

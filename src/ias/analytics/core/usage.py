@@ -6,7 +6,7 @@ from uuid import UUID
 
 from ias.analytics.store.usage_hourly import Bucket, Group, UsageSum, list_sums
 from ias.analytics.store.usage_records import RequestFilter, UsageRow, list_records
-from ias.kit.authorization import OrgScope
+from ias.kit.access import OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import FieldError, InvalidError
 

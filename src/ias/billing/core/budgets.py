@@ -15,7 +15,7 @@ from ias.billing.store.budgets import Budget
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.spending import Mode, ScopeKind, Window
-from ias.kit.authorization import OrgScope
+from ias.kit.access import OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from ias.billing.store import ledger, prices
 from ias.billing.store.ledger import LedgerEntry, LedgerFilter
 from ias.billing.store.prices import Price
-from ias.kit.authorization import OrgScope
+from ias.kit.access import OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
 
