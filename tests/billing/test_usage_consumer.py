@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import aio_pika
 import httpx
 import pytest
+import structlog
 from redis.asyncio import Redis
 from sqlalchemy import text
 
@@ -149,9 +150,14 @@ async def test_bookings_wait_for_the_database_and_are_not_lost(
     async def booked() -> bool:
         return (await read_books(database))["ledger"][0] == 1
 
-    async with consuming():
-        await publish(bus_url, message(make_record(org_id)))
-        await asyncio.sleep(0.1)
-        async with database.transaction() as connection:
-            await connection.execute(text("ALTER TABLE hidden RENAME TO ledger_entries"))
-        await eventually(booked)
+    with structlog.testing.capture_logs() as logged:
+        async with consuming():
+            await publish(bus_url, message(make_record(org_id)))
+
+            async def failed() -> bool:
+                return any(line["event"] == "message not handled yet" for line in logged)
+
+            await eventually(failed)
+            async with database.transaction() as connection:
+                await connection.execute(text("ALTER TABLE hidden RENAME TO ledger_entries"))
+            await eventually(booked)

@@ -17,9 +17,6 @@ from ias.contracts import redis_keys
 from ias.contracts.spending import Window, window_id, window_start
 from ias.kit.database import Database
 
-STRAGGLERS_AWAITED = timedelta(days=1)
-"""How long after a cut late bookings are still added; later ones are left to reconciliation."""
-
 POLICY_REACHES_GATEWAYS = timedelta(minutes=1)
 """How long after a budget was made a gateway may still admit without knowing it. They hear of it within a second."""
 
@@ -59,12 +56,15 @@ class Counters:
         key = _key(budget, _moment(cut))
         await self._store.set_up(key, cut, from_ledger=from_ledger, expire_s=_EXPIRE_S[budget.window])
 
-    async def add_stragglers(self, budgets: Sequence[Budget], now: datetime) -> int:
-        """Add what was booked since for requests that billing vouches for; how many counters that changed."""
+    async def add_stragglers(self, budgets: Sequence[Budget], now: datetime, awaited: timedelta) -> int:
+        """Add what was booked since for requests that billing vouches for, where the cut is not older than `awaited`.
+
+        Gives how many counters that changed.
+        """
         changed = 0
         counters = await self._store.read([_key(budget, now) for budget in budgets])
         for budget, counter in zip(budgets, counters, strict=True):
-            if counter.cut is not None and now - _moment(counter.cut) < STRAGGLERS_AWAITED:
+            if counter.cut is not None and now - _moment(counter.cut) < awaited:
                 changed += await self._correct(budget, counter, counter.cut)
         return changed
 

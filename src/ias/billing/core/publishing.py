@@ -4,6 +4,7 @@ A budget is published only after its counter was set up, so that no gateway ever
 was spent before.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -25,6 +26,11 @@ _PAST_PRICES_KEPT = timedelta(days=1)
 """A gateway asks for the price at a moment of its own clock, which may be a little behind."""
 
 
+_SET_UP_AT_ONCE = 4
+"""Each takes a connection of the pool for a moment."""
+_POLICIES_PER_ROUND_TRIP = 200
+
+
 class Publishing:
     """Writes the price table and the orgs' budget policies."""
 
@@ -39,11 +45,7 @@ class Publishing:
             # The version first: rows newer than their version are healed by the next write, older ones would stay.
             version = await published_documents.find_version(connection, redis_keys.PRICES)
             rows = await prices.list_prices_since(connection, datetime.now(UTC) - _PAST_PRICES_KEPT)
-        by_model: dict[str, list[Price]] = {}
-        for row in rows:
-            by_model.setdefault(row.model, []).append(row.published())
-        table = PriceTable(version=version, prices={model: tuple(listed) for model, listed in by_model.items()})
-        await self._documents.put(redis_keys.PRICES, table, version=version)
+        await self._documents.put(redis_keys.PRICES, _build_table(version, rows), version=version)
 
     async def publish_policy(self, org_id: UUID) -> None:
         """Set up the counters of new budgets, then write the org's policy. Raises `RedisError` when Redis is away."""
@@ -54,17 +56,30 @@ class Publishing:
         async with self._database.transaction() as connection:
             version = await published_documents.find_version(connection, key)
             own = await budgets.list_budgets(connection, org_id)
-        policy = BudgetPolicy(
-            version=version,
-            org_id=str(org_id),
-            budgets=tuple(budget.published() for budget in reversed(own) if budget.counted_from is not None),
-        )
-        await self._documents.put(key, policy, version=version)
+        await self._documents.put(key, _build_policy(version, org_id, own[::-1]), version=version)
+
+    async def publish_everything(self) -> None:
+        """Write the price table and every org's policy. Raises `RedisError` when Redis is away."""
+        await self.publish_prices()
+        async with self._database.transaction() as connection:
+            versions = await published_documents.read_versions(connection)
+            every = await budgets.list_all_budgets(connection)
+        by_org: dict[UUID, list[Budget]] = {}
+        for budget in every:
+            by_org.setdefault(budget.org_id, []).append(budget)
+        policies = {}
+        for org_id, own in by_org.items():
+            key = redis_keys.budget_policy(str(org_id))
+            policies[key] = _build_policy(versions.get(key, 0), org_id, own)
+        for start in range(0, len(policies), _POLICIES_PER_ROUND_TRIP):
+            keys = list(policies)[start : start + _POLICIES_PER_ROUND_TRIP]
+            await self._documents.put_all({key: policies[key] for key in keys})
 
     async def set_up_counters(self, uncounted: list[Budget], cut: Cut) -> None:
         """Set up the budgets' counters and remember that they may be enforced. Raises `RedisError` when Redis is away."""
-        for budget in uncounted:
-            await self._counters.set_up(budget, cut)
+        for start in range(0, len(uncounted), _SET_UP_AT_ONCE):
+            chunk = uncounted[start : start + _SET_UP_AT_ONCE]
+            await asyncio.gather(*(self._counters.set_up(budget, cut) for budget in chunk))
         new = [budget for budget in uncounted if budget.counted_from is None]
         if new:
             async with self._database.transaction() as connection:
@@ -97,3 +112,15 @@ class Publishing:
             await self.publish_policy(org_id)
         except (RedisError, OSError) as error:
             log.warning("budget policy not published yet", org_id=str(org_id), error=type(error).__name__)
+
+
+def _build_table(version: int, rows: list[prices.Price]) -> PriceTable:
+    by_model: dict[str, list[Price]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row.published())
+    return PriceTable(version=version, prices={model: tuple(listed) for model, listed in by_model.items()})
+
+
+def _build_policy(version: int, org_id: UUID, own: list[Budget]) -> BudgetPolicy:
+    counted = tuple(budget.published() for budget in own if budget.counted_from is not None)
+    return BudgetPolicy(version=version, org_id=str(org_id), budgets=counted)

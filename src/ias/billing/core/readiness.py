@@ -39,8 +39,7 @@ class Readiness:
             async with self._database.transaction() as connection:
                 every = await budgets.list_all_budgets(connection)
             await self._publishing.set_up_counters(every, cut)
-        await self._publishing.publish_prices()
-        await self._publishing.publish_changed(above=-1)
+        await self._publishing.publish_everything()
         ready = await self._store.finish_rebuild(token, time.time_ns() // 1_000_000)
         log.warning("spending counters are ready" if ready else "Redis lost its data again", rebuilt=lost)
         return True

@@ -70,10 +70,14 @@ async def list_budgets(
     return [Budget(**row) for row in rows.mappings()]
 
 
-async def list_all_budgets(connection: AsyncConnection) -> list[Budget]:
+async def list_all_budgets(
+    connection: AsyncConnection, *, after: UUID | None = None, limit: int | None = None
+) -> list[Budget]:
     """Every org's budgets, in the order they were made."""
-    rows = await connection.execute(select(BUDGETS).where(BUDGETS.c.deleted_at.is_(None)).order_by(BUDGETS.c.id))
-    return [Budget(**row) for row in rows.mappings()]
+    query = select(BUDGETS).where(BUDGETS.c.deleted_at.is_(None)).order_by(BUDGETS.c.id).limit(limit)
+    if after is not None:
+        query = query.where(BUDGETS.c.id > after)
+    return [Budget(**row) for row in (await connection.execute(query)).mappings()]
 
 
 async def list_orgs_with_uncounted_budgets(connection: AsyncConnection) -> list[UUID]:

@@ -32,6 +32,12 @@ async def find_version(connection: AsyncConnection, key: str) -> int:
     return version or 0
 
 
+async def read_versions(connection: AsyncConnection) -> dict[str, int]:
+    """The version of every document, by its key."""
+    rows = await connection.execute(select(PUBLISHED_DOCUMENTS.c.key, PUBLISHED_DOCUMENTS.c.version))
+    return {row.key: row.version for row in rows}
+
+
 async def list_changed(connection: AsyncConnection, *, above: int) -> Sequence[UUID | None]:
     """The org (None for the price table) of every document whose version is above the given one."""
     query = select(PUBLISHED_DOCUMENTS.c.org_id).where(PUBLISHED_DOCUMENTS.c.version > above)

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -26,7 +27,11 @@ _PARTITIONS_LOCK = 0x1A5_B002
 _VERSION_OVERLAP_MS = 60_000
 """Versions are times. A transaction commits later than the version it drew, and clocks differ, by less than this."""
 _EVERYTHING_EVERY = 60
-_STRAGGLERS_EVERY = 5
+_BUDGETS_PER_TURN = 200
+_STRAGGLERS_EXPECTED = timedelta(minutes=10)
+_STRAGGLERS_AWAITED = timedelta(days=1)
+"""How long after a cut late bookings are looked for, in every round and in every long one; reconciliation finds later ones."""
+_LONG_ROUND_EVERY = 60
 _MONTHS_AHEAD = 3
 _PARTITIONS_INTERVAL_S = 3_600.0
 
@@ -73,6 +78,8 @@ class Timers:
         self._metrics = TimerMetrics(registry)
         self._turn = 0
         self._healed_ms = 0
+        self._looked_after: UUID | None = None
+        self._round = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run all timers until `stop` is set; work in hand is finished first."""
@@ -87,11 +94,11 @@ class Timers:
         if await self._readiness.ensure():
             self._metrics.rebuilds.inc()
         now_ms = time.time_ns() // 1_000_000
-        everything = self._turn % _EVERYTHING_EVERY == 0
-        await self._publishing.publish_changed(above=-1 if everything else self._healed_ms - _VERSION_OVERLAP_MS)
+        await self._publishing.publish_changed(above=self._healed_ms - _VERSION_OVERLAP_MS)
         self._healed_ms = now_ms
-        if self._turn % _STRAGGLERS_EVERY == 0:
-            await self._add_stragglers()
+        if self._turn % _EVERYTHING_EVERY == 0:
+            await self._publishing.publish_everything()
+        await self._add_stragglers()
         self._turn += 1
 
     async def create_partitions(self) -> None:
@@ -110,9 +117,14 @@ class Timers:
                 self._metrics.failures.labels("partitions").inc()
 
     async def _add_stragglers(self) -> None:
+        """Look after the next few budgets: a turn's work is bounded, however many there are."""
         async with self._database.transaction() as connection:
-            every = await budgets.list_all_budgets(connection)
-        self._metrics.stragglers.inc(await self._counters.add_stragglers(every, datetime.now(UTC)))
+            some = await budgets.list_all_budgets(connection, after=self._looked_after, limit=_BUDGETS_PER_TURN)
+        self._looked_after = some[-1].id if len(some) == _BUDGETS_PER_TURN else None
+        if self._looked_after is None:
+            self._round += 1
+        awaited = _STRAGGLERS_AWAITED if self._round % _LONG_ROUND_EVERY == 0 else _STRAGGLERS_EXPECTED
+        self._metrics.stragglers.inc(await self._counters.add_stragglers(some, datetime.now(UTC), awaited))
 
     async def _repeat(
         self, name: str, lock: int, interval_s: float, work: Callable[[], Awaitable[None]], stop: asyncio.Event
