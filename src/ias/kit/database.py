@@ -20,6 +20,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.database_timeout_s,
             pool_pre_ping=True,
+            hide_parameters=True,  # an exception's text ends in logs; the values of a statement must not
             connect_args={
                 "timeout": settings.database_timeout_s,
                 "command_timeout": settings.database_timeout_s,
