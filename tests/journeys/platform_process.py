@@ -26,6 +26,7 @@ class UpProcess:
     process: subprocess.Popen[str]
     data_root: Path
     lines: list[str] = field(default_factory=list)
+    reader: threading.Thread | None = None
 
     @property
     def output(self) -> str:
@@ -46,7 +47,27 @@ class UpProcess:
         self.process.send_signal(signal_number)
         status = self.process.wait(STOP_TIMEOUT_S)
         assert_gone(family)
+        self.join_reader()
         return status
+
+    def join_reader(self) -> None:
+        """Wait until everything it printed is in `lines`."""
+        assert self.reader is not None
+        self.reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def launch_up(data_root: Path, *options: str) -> UpProcess:
+    """`ias up` on free ports, just begun."""
+    port, management_port = find_free_ports(2)
+    command = [sys.executable, "-m", "ias", "up", "--data-dir", str(data_root), "--workers", "1"]
+    command += ["--port", str(port), "--management-port", str(management_port), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    up = UpProcess(process, data_root)
+    up.reader = threading.Thread(target=_read, args=(process, up.lines), daemon=True)
+    up.reader.start()
+    return up
 
 
 def start_up(data_root: Path, *options: str) -> UpProcess:
@@ -55,21 +76,15 @@ def start_up(data_root: Path, *options: str) -> UpProcess:
     Raises:
         AssertionError: with everything it printed, when it did not come up.
     """
-    port, management_port = find_free_ports(2)
-    command = [sys.executable, "-m", "ias", "up", "--data-dir", str(data_root), "--workers", "1"]
-    command += ["--port", str(port), "--management-port", str(management_port), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    up = UpProcess(process, data_root)
-    reader = threading.Thread(target=_read, args=(process, up.lines), daemon=True)
-    reader.start()
+    up = launch_up(data_root, *options)
     deadline = time.monotonic() + START_TIMEOUT_S
     # The last line of the greeting: what stands before it can be pasted.
     while "print()\n" not in up.lines:
-        if process.poll() is not None or time.monotonic() > deadline:
-            reader.join(5)
-            if process.poll() is None:
-                process.terminate()
-                process.wait(STOP_TIMEOUT_S)
+        if up.process.poll() is not None or time.monotonic() > deadline:
+            if up.process.poll() is None:
+                up.process.terminate()
+                up.process.wait(STOP_TIMEOUT_S)
+            up.join_reader()
             raise AssertionError(f"the platform did not come up:\n{up.output}")
         time.sleep(0.05)
     return up
@@ -77,7 +92,8 @@ def start_up(data_root: Path, *options: str) -> UpProcess:
 
 def _read(process: subprocess.Popen[str], lines: list[str]) -> None:
     assert process.stdout is not None
-    lines.extend(iter(process.stdout.readline, ""))
+    for line in process.stdout:
+        lines.append(line)  # noqa: PERF402  # seen by the test as it comes
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ias.local.generated_secrets import load_or_generate
-from tests.journeys.platform_process import Management, assert_gone, ias, start_up
+from tests.journeys.platform_process import Management, assert_gone, ias, launch_up, start_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -197,6 +197,7 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_start_finds_the_data
     up.process.kill()
     up.process.wait()
     assert_gone(family)
+    up.join_reader()
     assert ias("status", "--data-dir", str(data_root)).returncode == 3
     up = start_up(data_root)
     try:
@@ -204,6 +205,16 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_start_finds_the_data
         use_with_the_sdk(up.connection)
     finally:
         up.stop(signal.SIGTERM)
+
+
+def test_a_platform_that_is_interrupted_while_it_starts_leaves_nothing(tmp_path: Path):
+    up = launch_up(tmp_path / "ias")
+    while not any("postgres" in line and "ready" in line for line in up.lines):
+        assert up.process.poll() is None, up.output
+        time.sleep(0.02)
+    assert up.stop(signal.SIGINT) == 130
+    assert "Traceback" not in up.output
+    assert not (tmp_path / "ias" / "connection.json").exists()
 
 
 def test_crashed_processes_come_back_and_requests_are_served_again(tmp_path: Path):

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,18 @@ def up(ctx: click.Context, /, **asked: Any) -> None:
         for name in asked
         if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     }
-    local = importlib.import_module("ias.local.launch")
+    resolution = importlib.import_module("ias.local.resolution")
     errors = importlib.import_module("ias.local.errors")
     if asked["ephemeral"] and ctx.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--ephemeral and --data-dir exclude each other")
-    if asked["ephemeral"]:
-        asked["data_dir"] = Path(tempfile.mkdtemp(prefix="ias-"))
     try:
-        options = asyncio.run(local.resolve_options(asked, given, click.echo))
-        local.launch_platform(options, detach=asked["detach"])
+        options = asyncio.run(resolution.resolve_options(asked, given, click.echo))
+        if options.ephemeral:
+            options = replace(options, data_root=Path(tempfile.mkdtemp(prefix="ias-")))
+        if asked["detach"]:
+            importlib.import_module("ias.local.background").run_in_background(options)
+        else:
+            importlib.import_module("ias.local.foreground").run_in_foreground(options)
     except errors.UsageProblemError as error:
         raise click.UsageError(str(error)) from error
     except errors.InterruptedStartError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ias.local.data_directory import explain_os_errors
 from ias.local.errors import PlatformError
 
-_READY_POLL_S = 0.05
+_READY_POLL_S = 0.1
 _LOG_TAIL_BYTES = 8192
 
 Probe = Callable[[], Awaitable[bool]]

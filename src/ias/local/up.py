@@ -43,15 +43,25 @@ async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[C
     """
     os.umask(0o077)  # whatever the platform's processes write is for this user alone
     data = DataDirectory(options.data_root)
-    data.create()
     try:
+        data.create()
         with hold_lock(data.lock):
             data.connection.unlink(missing_ok=True)
             async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
                 await Platform(options, data, report, client).run(on_ready)
-    finally:
-        if options.ephemeral:
-            await asyncio.to_thread(shutil.rmtree, data.root, ignore_errors=True)
+    except InterruptedStartError:
+        _delete_ephemeral(options)
+        raise
+    except PlatformError:
+        if not data.log_file("postgres").exists():  # nothing was started: there is nothing to look into
+            _delete_ephemeral(options)
+        raise
+    _delete_ephemeral(options)
+
+
+def _delete_ephemeral(options: UpOptions) -> None:
+    if options.ephemeral:
+        shutil.rmtree(options.data_root, ignore_errors=True)
 
 
 class Platform:

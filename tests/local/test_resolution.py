@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ias.local.errors import UsageProblemError
-from ias.local.launch import normalise_upstream, resolve_options
 from ias.local.options import DEFAULT_MODEL, UpOptions, Upstream
+from ias.local.resolution import normalise_upstream, resolve_options
 from tests.local.openai_server import OpenAiServer, serve_models
 
 TYPED: dict[str, Any] = {

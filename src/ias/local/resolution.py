@@ -1,22 +1,15 @@
-"""From what was typed to a running platform: decides ports and the model, then starts in the foreground or the background."""
+"""From what was typed to what is started: ports, the upstream and its model are decided here."""
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
-from ias.local import detached
-from ias.local.connection import Connection
-from ias.local.data_directory import DataDirectory
 from ias.local.discovery import find_local_servers, list_models
 from ias.local.errors import UsageProblemError
-from ias.local.greeting import render_greeting
 from ias.local.options import DEFAULT_CONTEXT_LENGTH, DEFAULT_MODEL, UpOptions, Upstream, default_workers
 from ias.local.ports import find_free_ports
-from ias.local.reporting import Reporter, show_on_terminal
-from ias.local.up import run_platform
 
 _UPSTREAM_TIMEOUT_S = 5.0
 
@@ -55,20 +48,6 @@ async def resolve_options(asked: Mapping[str, Any], given: Collection[str], show
         upstream=upstream,
         ephemeral=asked["ephemeral"],
     )
-
-
-def launch_platform(options: UpOptions, *, detach: bool) -> None:
-    """Run the platform until it is ended, or until it is up when it is to run in the background."""
-    if detach:
-        connection = detached.launch(options, show_on_terminal)
-        show_on_terminal(render_greeting(connection, options.data_root, detached=True))
-        return
-    report = Reporter(show_on_terminal, DataDirectory(options.data_root).log_file("up"))
-
-    def on_ready(connection: Connection) -> None:
-        show_on_terminal(render_greeting(connection, options.data_root, detached=False))
-
-    asyncio.run(run_platform(options, report, on_ready))
 
 
 def normalise_upstream(url: str) -> str:
