@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ias.contracts import redis_keys
-from ias.gateway.worker import read_script
+from ias.gateway.script_calls import read_script
 from tests.gateway.platform import INPUT_PRICE, ORG, OUTPUT_PRICE, PROJECT, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import (

@@ -122,3 +122,13 @@ async def test_a_revoked_key_is_refused_as_soon_as_redis_knows(own_gateway: Runn
             break
         answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
     assert answer.status == 401
+
+
+async def test_scripts_that_redis_was_made_to_forget_are_given_to_it_again(own_gateway: RunningGateway) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await own_gateway.until_quiet()
+    await own_gateway.pushed.redis.script_flush()
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 503
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await until(lambda: own_gateway.worker.gateway.settlements.waiting == 0)
+    assert await own_gateway.pushed.counter("b1") == (40_000, 0)

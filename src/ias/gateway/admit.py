@@ -10,13 +10,12 @@ from typing import Any
 
 from msgspec import UNSET
 
-from ias.contracts import redis_keys
 from ias.contracts.money import TOKENS_PER_PRICE, format_usd
 from ias.contracts.spending import Price
 from ias.gateway.context import Gateway
 from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
-from ias.gateway.redis_connection import RedisAwayError, pack
+from ias.gateway.redis_connection import RedisAwayError
 
 _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
@@ -89,10 +88,10 @@ def bound_input_tokens(exchange: Exchange) -> int:
         size += len(body)  # templates print tools with white space of their own
     if peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET or _has_foreign_content(body):
         size = context_length
-    prompts = exchange.choices if isinstance(getattr(peek, "prompt", None), list) else 1
     if exchange.endpoint.output_limit is None:  # embeddings: many inputs, each as long as the context
         return size
-    return min(size, context_length * prompts)
+    longest = context_length * exchange.prompts
+    return min(longest, size)
 
 
 def _has_foreign_content(body: bytes | bytearray) -> bool:
@@ -121,28 +120,15 @@ def bound_cost(exchange: Exchange, price: Price) -> int:
 
 
 def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
-    plan, price, principal = exchange.plan, exchange.price, exchange.principal
-    if plan is None or price is None or principal is None:
-        raise AssertionError("reserving needs a plan, a price and a caller")
+    plan, price = exchange.plan, exchange.price
+    if plan is None or price is None:
+        raise AssertionError("reserving needs a plan and a price")
     amount = exchange.reserved_nano_usd = bound_cost(exchange, price)
     if amount == 0:
         return NEXT
-    org_id = principal.key.org_id
     now = int(time.time())
-    command = pack(
-        "EVALSHA",
-        gateway.reserve_script.sha,
-        2 + len(plan.counters),
-        redis_keys.reservation(org_id, exchange.request_id),
-        redis_keys.reservation_deadlines(org_id),
-        *plan.counters,
-        exchange.request_id,
-        amount,
-        now,
-        now + int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S,
-        redis_keys.reservation(org_id, ""),
-        *plan.arguments,
-    )
+    expires_at = now + int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
+    command = plan.call.fill(exchange.request_id.encode(), amount, now, expires_at)
     try:
         gateway.redis.call(command, partial(_replied, exchange))
     except RedisAwayError as error:
@@ -164,6 +150,8 @@ def _reserved(exchange: Exchange, gateway: Gateway) -> Progress:
     reply, exchange.reply = exchange.reply, None
     if isinstance(reply, Exception):
         gateway.metrics.redis_failures += 1
+        if "NOSCRIPT" in str(reply):
+            gateway.redis.load_scripts()
         raise redis_away() from reply
     if reply[1]:
         gateway.metrics.swept_reservations += reply[1]

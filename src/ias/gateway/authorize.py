@@ -1,18 +1,17 @@
 """Stage 3, authorize: what is asked for, and may the caller have it?"""
 
 import ipaddress
-from typing import Any
 
 from ias.contracts.routes import ModelRoute
 from ias.gateway.context import Gateway
 from ias.gateway.errors import key_not_usable, model_not_found, redis_away, unavailable
 from ias.gateway.exchange import NEXT, Exchange, Progress
-from ias.gateway.peek import read_peek
+from ias.gateway.peek import CompletionPeek, Peek, read_peek
 from ias.gateway.snapshots import Principal
 
 
 def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
-    """Set what was asked for (`peek`, `model`, `route`, `streamed`, `choices`); refuse what the key may not have."""
+    """Set what was asked for (`peek`, `model`, `route`, `streamed`, `prompts`, `choices`); refuse what the key may not have."""
     endpoint = exchange.endpoint
     principal = exchange.principal
     if principal is None or endpoint.decoder is None or endpoint.check is None:
@@ -24,7 +23,8 @@ def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
     exchange.model = peek.model
     exchange.route = find_route(peek.model, principal, gateway)
     exchange.streamed = bool(peek.stream)
-    exchange.choices = count_choices(peek)
+    exchange.prompts = count_prompts(peek)
+    exchange.choices = exchange.prompts * max(peek.n or 1, peek.best_of or 1)
     return NEXT
 
 
@@ -79,10 +79,9 @@ def find_route(model: str, principal: Principal, gateway: Gateway) -> ModelRoute
     return route
 
 
-def count_choices(peek: Any) -> int:
-    """How many answers the engine makes for one request: each may use all of the output limit."""
-    choices = max(peek.n or 1, peek.best_of or 1)
-    prompt = getattr(peek, "prompt", None)
+def count_prompts(peek: Peek) -> int:
+    """How many prompts one request holds: `/v1/completions` takes a list of them."""
+    prompt = peek.prompt if isinstance(peek, CompletionPeek) else None
     if isinstance(prompt, list) and prompt and bytes(memoryview(prompt[0])[:1]) in (b'"', b"["):
-        choices *= len(prompt)
-    return choices
+        return len(prompt)
+    return 1

@@ -1,12 +1,12 @@
 """Which budgets a request counts in, worked out once per caller, model and day: the counters' names carry their window."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
 from ias.contracts.spending import Budget, BudgetPolicy, Window, window_id
+from ias.gateway.script_calls import ReserveCall
 
 _TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
 """How long a counter is kept after its first use: well past the end of its window. 0 is for ever."""
@@ -16,9 +16,8 @@ class BudgetPlan(NamedTuple):
     """The budgets in scope, in the order of the script's counters."""
 
     budgets: tuple[Budget, ...]
-    counters: tuple[str, ...]
-    arguments: tuple[str, ...]
-    """Limit and time to live of each counter, as reserve.lua wants them."""
+    call: ReserveCall
+    """Reserves in the counters of these budgets."""
     valid_until: float
     """Unix seconds of the next midnight in UTC: every window begins at one."""
 
@@ -30,10 +29,10 @@ class BudgetPlan(NamedTuple):
         for budget in budgets:
             arguments.append(str(budget.limit_nano_usd) if budget.mode == "hard" else "")
             arguments.append(str(_TTL_S[budget.window]))
+        counters = tuple(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets)
         return cls(
             budgets=budgets,
-            counters=tuple(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets),
-            arguments=tuple(arguments),
+            call=ReserveCall(key.org_id, counters, tuple(arguments)),
             valid_until=_next_midnight(now),
         )
 
@@ -55,8 +54,3 @@ def _is_in_scope(budget: Budget, key: KeyRecord, model: str) -> bool:
 def _next_midnight(now: float) -> float:
     today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return (today + timedelta(days=1)).timestamp()
-
-
-def now_unix_s() -> float:
-    """The wall clock, which windows and prices go by."""
-    return time.time()

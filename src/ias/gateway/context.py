@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
 from ias.gateway.metrics import Metrics
-from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
 from ias.gateway.routing import Router
 from ias.gateway.settings import GatewaySettings
@@ -23,7 +23,6 @@ class Gateway:
     settings: GatewaySettings
     redis: RedisConnection
     snapshots: Snapshots
-    reserve_script: Script
     settlements: Settlements
     router: Router
     upstreams: Upstreams

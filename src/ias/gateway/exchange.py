@@ -116,7 +116,9 @@ class Exchange:
     model: str = ""
     route: ModelRoute
     streamed: bool = False
+    prompts: int = 1
     choices: int = 1
+    """Answers the engine makes: each may use all of the output limit."""
     # admit
     price: Price | None = None
     plan: "BudgetPlan | None" = None

@@ -7,6 +7,7 @@ they are ordered with the replies: a document read before it changed is dropped 
 
 import asyncio
 import contextlib
+import hashlib
 import random
 import ssl
 from collections import deque
@@ -106,7 +107,7 @@ class Script:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.sha = b""
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisConnection:
@@ -181,6 +182,12 @@ class RedisConnection:
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.write(b"".join(out))
 
+    def load_scripts(self) -> None:
+        """Give Redis the scripts again, after somebody made it forget them."""
+        for script in self._scripts:
+            with contextlib.suppress(RedisAwayError):  # they are loaded with every connection
+                self.call(pack("SCRIPT", "LOAD", script.source), _ignore)
+
     def check_deadline(self, now: float) -> None:
         """Give the connection up when its oldest command has waited too long: nothing behind it can be answered either."""
         protocol = self._protocol
@@ -247,9 +254,7 @@ class RedisConnection:
         futures = [asyncio.get_running_loop().create_future() for _ in commands]
         for command, future in zip(commands, futures, strict=True):
             self._send(protocol, pack(*command), _resolver(future))
-        replies = await asyncio.gather(*futures)
-        for script, sha in zip(self._scripts, replies[-len(self._scripts) :], strict=True):
-            script.sha = sha
+        await asyncio.gather(*futures)
 
     def _drop(self) -> None:
         if self._protocol is not None:
@@ -279,6 +284,10 @@ class RedisConnection:
         for on_reply, _ in pending:
             on_reply(away)
         self._lost.set()
+
+
+def _ignore(_: Any) -> None:
+    pass
 
 
 def _resolver(future: asyncio.Future[Any]) -> Callback:

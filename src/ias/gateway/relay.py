@@ -22,7 +22,7 @@ from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import refusal_of
 from ias.gateway.upstream import BackendPool, PoolFullError, UpstreamConnection, UpstreamHead
-from ias.gateway.usage import TokenCounts, is_json_object, read_answer_usage
+from ias.gateway.usage import NoJsonObjectError, TokenCounts, read_answer_usage
 
 _ERROR_BYTES_MAX = 1_048_576
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -256,18 +256,8 @@ class Relay:
         if head is None:
             raise upstream_failed(502, "The model's server gave no answer.", "upstream_malformed")
         body = self._decode(head)
-        if head.status == 200 and not exchange.streamed and is_json_object(body):
-            exchange.was_served = True
-            exchange.usage = read_answer_usage(body) or self._estimate_whole(body)
-            if self._backend.upstream_model != exchange.model:
-                body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
-            exchange.answer(200, body)
-            self._finish("completed")
-            return
         if head.status == 200:
-            self._pool.failed()
-            refusal = upstream_failed(502, "The model's server gave an unusable answer.", "upstream_malformed")
-            self._try_another(refusal, reason="malformed")
+            self._answer_with(body)
             return
         refusal = refusal_of(
             head.status, body, public_model=exchange.model, upstream_model=self._backend.upstream_model
@@ -278,6 +268,28 @@ class Relay:
         if head.status not in _RETRIED_STATUSES:
             raise refusal
         self._try_another(refusal)
+
+    def _answer_with(self, body: bytes | bytearray) -> None:
+        exchange = self._exchange
+        try:
+            usage = read_answer_usage(body)
+        except NoJsonObjectError:
+            self._refuse_answer()
+            return
+        if exchange.streamed:  # a stream was asked for, and this is none
+            self._refuse_answer()
+            return
+        exchange.usage = usage or self._estimate_whole(body)
+        exchange.was_served = True
+        if self._backend.upstream_model != exchange.model:
+            body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
+        exchange.answer(200, body)
+        self._finish("completed")
+
+    def _refuse_answer(self) -> None:
+        self._pool.failed()
+        refusal = upstream_failed(502, "The model's server gave an unusable answer.", "upstream_malformed")
+        self._try_another(refusal, reason="malformed")
 
     def _decode(self, head: UpstreamHead) -> bytes | bytearray:
         """The body without its content encoding, which we asked the backend not to use."""

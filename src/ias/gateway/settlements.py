@@ -6,8 +6,8 @@ from typing import Any
 
 import structlog
 
-from ias.contracts import redis_keys
-from ias.gateway.redis_connection import RedisAwayError, RedisConnection, Script, pack
+from ias.gateway.redis_connection import RedisAwayError, RedisConnection
+from ias.gateway.script_calls import SettleCall
 
 _BACKLOG_MAX = 200_000
 
@@ -17,8 +17,8 @@ log = structlog.get_logger("ias.gateway.settlements")
 class Settlements:
     """Sends settlements and remembers those not yet acknowledged. The script makes repeating them harmless."""
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
+    def __init__(self) -> None:
+        self._calls: dict[str, SettleCall] = {}
         self._redis: RedisConnection | None = None
         self._backlog: deque[tuple[str, str, int]] = deque(maxlen=_BACKLOG_MAX)
         self.unacknowledged = 0
@@ -31,17 +31,10 @@ class Settlements:
         """Replace a request's reservation by what it cost (0 releases it), now or when Redis is back."""
         if self._redis is None:
             raise AssertionError("settling needs a connection")
-        command = pack(
-            *(
-                "EVALSHA",
-                self._script.sha,
-                2,
-                redis_keys.reservation(org_id, request_id),
-                redis_keys.reservation_deadlines(org_id),
-                request_id,
-                cost_nano_usd,
-            )
-        )
+        call = self._calls.get(org_id)
+        if call is None:
+            call = self._calls[org_id] = SettleCall(org_id)
+        command = call.fill(request_id.encode(), cost_nano_usd)
         try:
             self._redis.call(command, partial(self._replied, (org_id, request_id, cost_nano_usd)))
         except RedisAwayError:
@@ -54,10 +47,14 @@ class Settlements:
         if isinstance(reply, Exception):
             if not isinstance(reply, RedisAwayError):
                 log.error("settlement_refused", request_id=settlement[1], error=str(reply))
+                if "NOSCRIPT" in str(reply) and self._redis is not None:
+                    self._redis.load_scripts()
             self._backlog.append(settlement)
 
     def retry(self) -> None:
-        """Send the backlog. Called when the connection is up."""
+        """Send the backlog. Called when the connection is up, and now and then."""
+        if self._redis is None or not self._redis.is_ready:
+            return
         for _ in range(len(self._backlog)):
             self.settle(*self._backlog.popleft())
 

@@ -72,6 +72,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._total_deadline = _FOREVER
         self._idle_timeout_s = _FOREVER
         self._keeps_alive = True
+        self._length_left: int | None = None
+        """Of a body whose length was announced: it needs no parser."""
 
     # -------------------------------------------------------------- use
 
@@ -152,10 +154,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._take_body(receiver, data)
 
     def _take_body(self, receiver: Receiver, data: bytes) -> None:
-        if not self._is_raw:
+        if self._is_raw:
+            if receiver.raw_received(data):
+                self._release()
+        elif self._length_left is None:
             self._parse(data)
-        elif receiver.raw_received(data):
-            self._release()
+        elif len(data) > self._length_left:
+            self._fail("malformed")
+        else:
+            self._length_left -= len(data)
+            receiver.body_received(data)
+            if not self._length_left:
+                self._complete()
 
     def eof_received(self) -> bool:
         """asyncio: a backend that will send no more is of no more use."""
@@ -205,6 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             return b""
         self._keeps_alive = self._parser.should_keep_alive()
+        self._length_left = self._head.content_length
         if receiver.head_received(self._head):
             self._is_raw = True
         elif self._is_complete and self._receiver is receiver:  # a body of no bytes

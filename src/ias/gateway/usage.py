@@ -1,7 +1,5 @@
 """Token counts as engines report them, in either of OpenAI's spellings."""
 
-from typing import Any
-
 import msgspec
 
 
@@ -62,12 +60,24 @@ def to_counts(usage: ReportedUsage) -> TokenCounts | None:
     return TokenCounts(given, min(max(cached, 0), given), made)
 
 
+class NoJsonObjectError(ValueError):
+    """A backend's answer is no JSON object."""
+
+
 def read_answer_usage(body: bytes | bytearray) -> TokenCounts | None:
-    """The usage of an unstreamed answer; None when it has none that can be read."""
+    """The usage of an unstreamed answer; None when it has none that can be read.
+
+    Raises:
+        NoJsonObjectError: see there.
+    """
     try:
         usage = _answer_decoder.decode(body).usage
-    except (msgspec.MsgspecError, RecursionError):
-        return None
+    except msgspec.ValidationError as error:
+        if "at `$." in str(error):
+            return None
+        raise NoJsonObjectError from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NoJsonObjectError from error
     return None if usage is None else to_counts(usage)
 
 
@@ -77,14 +87,3 @@ def read_chunk(data: bytes) -> StreamedChunk | None:
         return _chunk_decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError):
         return None
-
-
-def is_json_object(body: Any) -> bool:
-    """Whether an answer is a JSON object at all."""
-    try:
-        _answer_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        return "at `$." in str(error)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

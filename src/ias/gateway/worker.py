@@ -10,7 +10,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -27,9 +26,10 @@ from ias.gateway.identity_client import IdentityClient
 from ias.gateway.metrics import Metrics
 from ias.gateway.operations import check_dependencies
 from ias.gateway.publishing import SpoolPublisher
-from ias.gateway.redis_connection import RedisConnection, Script
+from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
 from ias.gateway.routing import LeastLoaded
+from ias.gateway.script_calls import RESERVE, SETTLE
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
@@ -51,11 +51,6 @@ CREDENTIAL_PURPOSE = "backend credentials"
 """What registry seals backends' keys for."""
 
 log = structlog.get_logger("ias.gateway.worker")
-
-
-def read_script(name: str) -> Script:
-    """A Lua script of this package."""
-    return Script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
 
 
 class Worker:
@@ -96,13 +91,12 @@ class Worker:
             keys_max=settings.gateway_snapshot_keys_max,
             ask_identity=None if self._identity is None else self._identity.resolve,
         )
-        reserve_script, settle_script = read_script("reserve"), read_script("settle")
-        settlements = Settlements(settle_script)
+        settlements = Settlements()
         redis = RedisConnection(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.gateway_redis_timeout_s,
             tracked_prefixes=redis_keys.TRACKED_PREFIXES,
-            scripts=(reserve_script, settle_script),
+            scripts=(RESERVE, SETTLE),
             on_ready=self._redis_ready,
             on_lost=snapshots.forget,
             on_invalidated=snapshots.invalidate,
@@ -119,7 +113,6 @@ class Worker:
             settings=settings,
             redis=redis,
             snapshots=snapshots,
-            reserve_script=reserve_script,
             settlements=settlements,
             router=LeastLoaded(upstreams),
             upstreams=upstreams,
@@ -236,6 +229,7 @@ class Worker:
             if now >= save_at:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()
+                self.gateway.settlements.retry()
 
     # -------------------------------------------------------------- Handler
 

@@ -1,0 +1,79 @@
+"""The data path's two script calls as Redis reads them, filled into templates.
+
+Names of an org's reservations differ in the request id alone, whose length is fixed, so all else of a call is laid out
+once per org and budget plan. Packing each call anew costs several times as much.
+"""
+
+from pathlib import Path
+
+from ias.contracts import redis_keys
+from ias.contracts.ids import REQUEST_ID_PREFIX
+from ias.gateway.redis_connection import Script, pack
+
+_ID_LENGTH = len(REQUEST_ID_PREFIX) + 32
+_ID_MARK = "\x01" * _ID_LENGTH
+_NUMBER_MARK = "\x02"
+_NUMBER_MARK_PACKED = b"$1\r\n\x02\r\n"
+
+
+def read_script(name: str) -> Script:
+    """A Lua script of this package."""
+    return Script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
+
+
+RESERVE = read_script("reserve")
+SETTLE = read_script("settle")
+
+
+def _template(*command: str | bytes | int) -> bytes:
+    """A packed command in which marks have become places for `%`: ids as they are, numbers as `_bulk` packs them."""
+    packed = pack(*command).replace(b"%", b"%%")
+    return packed.replace(_ID_MARK.encode(), b"%b").replace(_NUMBER_MARK_PACKED, b"%b")
+
+
+def _bulk(number: int) -> bytes:
+    digits = b"%d" % number
+    return b"$%d\r\n%b\r\n" % (len(digits), digits)
+
+
+class ReserveCall:
+    """`reserve.lua` for one org and one budget plan."""
+
+    def __init__(self, org_id: str, counters: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+        self._template = _template(
+            "EVALSHA",
+            RESERVE.sha,
+            2 + len(counters),
+            redis_keys.reservation(org_id, _ID_MARK),
+            redis_keys.reservation_deadlines(org_id),
+            *counters,
+            _ID_MARK,
+            _NUMBER_MARK,
+            _NUMBER_MARK,
+            _NUMBER_MARK,
+            redis_keys.reservation(org_id, ""),
+            *arguments,
+        )
+
+    def fill(self, request_id: bytes, amount: int, now: int, expires_at: int) -> bytes:
+        """The call for one request."""
+        return self._template % (request_id, request_id, _bulk(amount), _bulk(now), _bulk(expires_at))
+
+
+class SettleCall:
+    """`settle.lua` for one org."""
+
+    def __init__(self, org_id: str) -> None:
+        self._template = _template(
+            "EVALSHA",
+            SETTLE.sha,
+            2,
+            redis_keys.reservation(org_id, _ID_MARK),
+            redis_keys.reservation_deadlines(org_id),
+            _ID_MARK,
+            _NUMBER_MARK,
+        )
+
+    def fill(self, request_id: bytes, cost_nano_usd: int) -> bytes:
+        """The call for one request."""
+        return self._template % (request_id, request_id, _bulk(cost_nano_usd))
