@@ -44,23 +44,21 @@ async def test_a_user_who_exists_joins_a_second_org_and_keeps_their_password(
     assert (again.status_code, again.json()["code"]) == (409, "already_member")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"email": "new@example.com", "role": "viewer"},
-        {"email": "new@example.com", "role": "viewer", "password": "short"},
-        {"email": "new@example.com", "role": "viewer", "password": "x" * 73},
-        {"email": "no address", "role": "viewer", "password": PASSWORD},
-        {"email": "two@example.com\uff20example.com", "role": "viewer", "password": PASSWORD},
-        {"email": "zero\u200bwidth@example.com", "role": "viewer", "password": PASSWORD},
-        {"email": "new@example.com", "role": "king", "password": PASSWORD},
-        {"email": "new@example.com", "role": "viewer", "password": PASSWORD, "platform_admin": True},
-    ],
-)
-async def test_a_member_that_makes_no_sense_is_refused(admin: Caller, members: str, body: dict[str, object]) -> None:
-    answer = await admin.post(members, json=body)
-    assert answer.status_code == 422
-    assert str(body.get("password", PASSWORD)) not in answer.text
+async def test_a_member_that_makes_no_sense_is_refused(admin: Caller, members: str) -> None:
+    for wrong in (
+        {"password": None},
+        {"password": "short"},
+        {"password": "x" * 73},
+        {"email": "no address"},
+        {"email": "two@example.com\uff20example.com"},
+        {"email": "zero\u200bwidth@example.com"},
+        {"role": "king"},
+        {"platform_admin": True},
+    ):
+        body = {"email": "new@example.com", "role": "viewer", "password": PASSWORD, **wrong}
+        answer = await admin.post(members, json=body)
+        assert answer.status_code == 422, wrong
+        assert str(body["password"] or PASSWORD) not in answer.text
 
 
 async def test_the_last_owner_can_neither_leave_nor_step_down(admin: Caller, members: str) -> None:

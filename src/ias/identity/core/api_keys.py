@@ -103,7 +103,7 @@ class ApiKeys:
             )
             change = Change("api_key.create", key.id, key.org_id, after=describe(key))
             await append(connection, origin.by(scope.actor), change)
-        return IssuedKey(key, text, await self._records.push("api_key", key.id))
+        return IssuedKey(key, text, await self._records.push(api_key=key.id))
 
     async def get(self, access: Access, key_id: UUID) -> ApiKey:
         """The key. Raises `NotFoundError` also when the caller has nothing to do with its org."""
@@ -126,7 +126,7 @@ class ApiKeys:
             await store.revoke_api_key(connection, scope, key_id)
             change = Change("api_key.revoke", key_id, key.org_id, {"status": key.status}, {"status": "revoked"})
             await append(connection, origin.by(scope.actor), change)
-        return await self._records.push("api_key", key_id)
+        return await self._records.push(api_key=key_id)
 
     async def _get(
         self, connection: AsyncConnection, access: Access, key_id: UUID, *, lock: bool = False

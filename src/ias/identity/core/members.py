@@ -125,7 +125,7 @@ class Members:
                 Change("api_key.revoke", key.id, org_id, {"status": "active"}, {"status": "revoked"}) for key in keys
             ]
             await append(connection, origin.by(scope.actor), *changes)
-        return await self._records.push("api_key", *(key.id for key in keys))
+        return await self._records.push(api_key=[key.id for key in keys])
 
 
 async def _lock_org(connection: AsyncConnection, org_id: UUID) -> None:

@@ -66,8 +66,7 @@ class Orgs:
                 Change("project.create", project_id, org_id, after={"name": DEFAULT_PROJECT, "models": None}),
                 Change("member.create", owner_id, org_id, after={"role": Role.OWNER}),
             )
-        in_force = await self._records.push("org", org_id) and await self._records.push("project", project_id)
-        return org, in_force
+        return org, await self._records.push(org=org_id, project=project_id)
 
     async def get(self, access: Access, org_id: UUID) -> Org:
         """The org. Raises `NotFoundError` also when the caller has nothing to do with it."""
@@ -95,4 +94,4 @@ class Orgs:
                 return org, org.pushed_version >= org.version
             org = await store.update_org(connection, org_id, after)
             await append(connection, origin.by(scope.actor), Change("org.update", org_id, org_id, before, after))
-        return org, await self._records.push("org", org_id)
+        return org, await self._records.push(org=org_id)

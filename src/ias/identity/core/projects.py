@@ -69,7 +69,7 @@ class Projects:
                 await append(connection, origin.by(scope.actor), change)
         except IntegrityError as error:
             raise _name_taken() from error
-        return project, await self._records.push("project", project.id)
+        return project, await self._records.push(project=project.id)
 
     async def get(self, access: Access, project_id: UUID) -> Project:
         """The project. Raises `NotFoundError` also when the caller has nothing to do with its org."""
@@ -104,7 +104,7 @@ class Projects:
                 await append(connection, origin.by(scope.actor), change)
         except IntegrityError as error:
             raise _name_taken() from error
-        return project, await self._records.push("project", project_id)
+        return project, await self._records.push(project=project_id)
 
 
 def _name_taken() -> ConflictError:

@@ -6,6 +6,7 @@ come back with an older copy of its data, in which a revoked key still works. An
 """
 
 import secrets
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
@@ -40,16 +41,24 @@ class RedisRecords:
         self._redis = redis
         self._documents = RedisDocuments(redis)
 
-    async def push(self, kind: str, *ids: UUID) -> bool:
-        """Tell Redis of rows that were just committed; False when it must be done later, by the worker."""
+    async def push(self, **ids: UUID | Sequence[UUID]) -> bool:
+        """Tell Redis of rows that were just committed, by kind: `push(org=org_id, api_key=[...])`.
+
+        False when it must be done later, by the worker.
+        """
         try:
             async with self._database.transaction() as connection:
-                records = await store.list_records(connection, kind, ids)
-            await self._put(records)
+                records = [
+                    record
+                    for kind, given in ids.items()
+                    for record in await store.list_records(
+                        connection, kind, [given] if isinstance(given, UUID) else given
+                    )
+                ]
+            if records:
+                await self._put(records)
         except AWAY as error:
-            log.warning(
-                "a change is not in force yet", kind=kind, ids=[str(i) for i in ids], error=type(error).__name__
-            )
+            log.warning("a change is not in force yet", kinds=list(ids), error=type(error).__name__)
             return False
         return True
 
