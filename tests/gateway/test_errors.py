@@ -20,9 +20,10 @@ async def test_no_key_is_401_without_a_code(gateway: RunningGateway) -> None:
     assert "openai-processing-ms" in answer.headers
 
 
-@pytest.mark.parametrize(
-    "make_key", [lambda: "nonsense", generate_key, lambda: "ias-sk-" + "a" * 49], ids=["form", "unknown", "checksum"]
-)
+WRONG_KEYS: list[Callable[[], str]] = [lambda: "nonsense", generate_key, lambda: "ias-sk-" + "a" * 49]
+
+
+@pytest.mark.parametrize("make_key", WRONG_KEYS, ids=["form", "unknown", "checksum"])
 async def test_a_wrong_key_is_401_and_masked(gateway: RunningGateway, make_key: Callable[[], str]) -> None:
     key = make_key()
     answer = await ask(gateway.port, chat(), key=key)
