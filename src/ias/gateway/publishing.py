@@ -68,7 +68,7 @@ class SpoolPublisher:
         if self._spool.segment_bytes and not self._spool.list_closed():
             await self._spool.close_segment()
         for segment in self._spool.list_closed():
-            await self._publish_segment(segment)
+            await self._publish_segment(segment, is_own=True)
         now = time.monotonic()
         if now >= self._adopt_after:
             self._adopt_after = now + _ADOPT_INTERVAL_S
@@ -80,13 +80,13 @@ class SpoolPublisher:
             for directory in directories:
                 for segment in directory.list_segments():
                     log.info("spool_adopted", segment=str(segment))
-                    await self._publish_segment(segment)
+                    await self._publish_segment(segment, is_own=False)
         finally:
             for directory in directories:
                 directory.remove()
 
-    async def _publish_segment(self, segment: Path) -> None:
-        for number, (records, corrupt) in enumerate(read_batches(segment)):
+    async def _publish_segment(self, segment: Path, *, is_own: bool) -> None:
+        for number, (records, corrupt) in enumerate(read_batches(segment, is_own=is_own)):
             if corrupt:
                 self._spool.corrupt_lines += corrupt
                 log.warning("spool_lines_corrupt", segment=str(segment), lines=corrupt)

@@ -188,13 +188,16 @@ class Spool:
         return [path for path in self.directory.list_segments() if path != self._segment]
 
 
-def read_batches(segment: Path) -> Iterator[tuple[list[bytes], int]]:
-    """A segment's records (as JSON) in batches for one message each, with how many lines could not be read."""
+def read_batches(segment: Path, *, is_own: bool = False) -> Iterator[tuple[list[bytes], int]]:
+    """A segment's records (as JSON) in batches for one message each, with how many lines could not be read.
+
+    What this process wrote itself (`is_own`) was written whole and is not parsed again.
+    """
     batch: list[bytes] = []
     size = corrupt = 0
     with segment.open("rb") as file:
         for line in file:
-            if not _is_record(line):
+            if not (is_own and line.endswith(b"}\n")) and not _is_record(line):
                 corrupt += 1
                 continue
             batch.append(line[:-1])
