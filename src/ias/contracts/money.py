@@ -4,13 +4,16 @@ Prices are nano-USD per million tokens: `"0.15"` USD per million is 150_000_000.
 nano-USD, at reservation and at settlement alike, so that a settled cost can never exceed the reservation that bounded it.
 """
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 
 NANO_PER_USD = 1_000_000_000
 TOKENS_PER_PRICE = 1_000_000
 
 AMOUNT_NANO_USD_MAX = 9_000_000 * NANO_PER_USD
 """The largest amount a limit may have: Redis' Lua counts in doubles, exact only up to 2**53."""
+
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 
 
 class InvalidAmountError(ValueError):
@@ -23,12 +26,9 @@ def parse_usd(text: str) -> int:
     Raises:
         InvalidAmountError: not a plain decimal number, negative, finer than a nano-USD, or above the largest amount.
     """
-    try:
-        amount = Decimal(text)
-    except InvalidOperation as error:
-        raise InvalidAmountError(f"{text!r} is not a decimal amount of USD") from error
-    if not amount.is_finite() or amount < 0:
-        raise InvalidAmountError(f"{text!r} is not a positive decimal amount of USD")
+    if not _DECIMAL.fullmatch(text):
+        raise InvalidAmountError(f"{text!r} is not a decimal amount of USD such as 12.50")
+    amount = Decimal(text)
     if amount > AMOUNT_NANO_USD_MAX // NANO_PER_USD:
         raise InvalidAmountError(f"{text!r} is above the largest amount, {AMOUNT_NANO_USD_MAX // NANO_PER_USD} USD")
     nano = amount * NANO_PER_USD

@@ -16,6 +16,7 @@ from ias.gateway.context import Gateway
 from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.redis_connection import RedisAwayError
+from ias.gateway.request_ids import made_at
 
 _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
@@ -26,7 +27,7 @@ _TEMPLATE_TOKENS = 1024
 def admit(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `price`; reserve where budgets apply."""
     _check_books(gateway)
-    now = time.time()
+    now = made_at(exchange.record_hex)  # the moment the books go by, also for a request that midnight overtakes
     price = exchange.price = _find_price(exchange, gateway, now)
     principal = exchange.principal
     if principal is None:

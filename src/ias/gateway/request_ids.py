@@ -33,3 +33,8 @@ class RequestIds:
 def to_uuid_text(digits: str) -> str:
     """The spelling with dashes."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def made_at(record_hex: str) -> float:
+    """When a record's id was made, in Unix seconds."""
+    return int(record_hex[:12], 16) / 1000

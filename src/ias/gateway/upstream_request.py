@@ -32,14 +32,17 @@ class UpstreamRequests:
         self._salt_of_org: dict[str, bytes] = {}
 
     def head(self, exchange: Exchange, backend: Backend, pool: BackendPool, body_bytes: int) -> bytes:
-        """The head. The request id is ours and unique: vLLM names its own work after it."""
+        """The head. The request id is ours and unique: vLLM names its own work after it.
+
+        It travels as bare hexadecimal, because servers that check the header (llama.cpp's) want a UUID.
+        """
         key = (backend.id, exchange.endpoint.name)
         known = self._heads.get(key)
         if known is None or known[0] is not backend:
             known = self._heads[key] = (backend, self._build_head(backend, exchange.endpoint, pool))
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
             known[1],
-            exchange.request_id.encode(),
+            exchange.record_hex.encode(),
             body_bytes,
         )
 
