@@ -68,7 +68,9 @@ async def _keep_worker(settings: GatewaySettings, slot: int, port: int, stop: as
     backoff_s = _BACKOFF_FIRST_S
     while not stop.is_set():
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ias.gateway.worker", str(slot), str(port))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ias.gateway.worker", str(slot), str(port), str(os.getpid())
+        )
         if await _ended_before(process, stop):
             log.error("worker_crashed", slot=slot, status=process.returncode, restart_in_s=backoff_s)
             if time.monotonic() - started > _HEALTHY_AFTER_S:

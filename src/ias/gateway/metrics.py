@@ -4,6 +4,7 @@ Plain counters, since a request passes them a dozen times; written to a file now
 /metrics for all of them.
 """
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
@@ -74,13 +75,16 @@ HELP = {
 }
 _SEPARATOR = "\x1f"
 _SNAPSHOT = "metrics-{slot}.json"
+_GAUGES_VALID_S = 5.0
+"""A sibling's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
 
 
 class Metrics:
     """One worker's numbers.
 
-    `slot` is the worker's place among its siblings; a restarted worker goes on counting where the one before it stopped,
-    so that a crash does not look like negative traffic.
+    `slot` is the worker's place among its siblings. A restarted worker goes on counting from the last snapshot of the one
+    before it, and until there is one, siblings go on counting the snapshot in: a crash loses what was counted since that
+    snapshot (a second's worth), and never looks like negative traffic.
     """
 
     def __init__(self, run_dir: Path, slot: int) -> None:
@@ -169,7 +173,7 @@ class Metrics:
         for path in sorted(self._run_dir.glob(_SNAPSHOT.format(slot="*"))):
             sibling = None if path.name == _SNAPSHOT.format(slot=self._slot) else _read_numbers(path)
             if sibling is not None:
-                _merge(numbers, sibling, with_gauges=True)
+                _merge(numbers, sibling, with_gauges=_is_recent(path))
         return render_numbers(numbers)
 
 
@@ -178,6 +182,13 @@ def _read_numbers(path: Path) -> Numbers | None:
         return msgspec.json.decode(path.read_bytes(), type=Numbers)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < _GAUGES_VALID_S
+    except OSError:
+        return False
 
 
 def _merge(into: Numbers, other: Numbers, *, with_gauges: bool) -> None:

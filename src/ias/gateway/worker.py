@@ -1,10 +1,11 @@
 """One worker process: builds the gateway's parts, listens, keeps the time, and goes down in order.
 
-`python -m ias.gateway.worker SLOT PORT` is how the supervisor (main.py) starts it.
+`python -m ias.gateway.worker SLOT PORT [SUPERVISOR_PID]` is how the supervisor (main.py) starts it.
 """
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import ssl
@@ -44,6 +45,7 @@ _TICK_S = 0.1
 _SAVE_METRICS_S = 1.0
 _CLOSE_TIMEOUT_S = 5.0
 _START_PATIENCE_S = 5.0
+_SUPERVISOR_CHECK_S = 0.5
 _BACKLOG = 4096
 _GC_THRESHOLD = 20_000
 """Requests leave no cycles behind, so looking for them often only costs time."""
@@ -255,12 +257,13 @@ class Worker:
         self.gateway.metrics.count_refusal(refusal.code or f"http_{refusal.status}")
 
 
-async def run(settings: GatewaySettings, slot: int, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def run(settings: GatewaySettings, slot: int, port: int, supervisor_pid: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the supervisor is no longer there to send one."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    orphaned = None if supervisor_pid is None else asyncio.create_task(_stop_when_orphaned(supervisor_pid, stop))
     worker = Worker(settings, slot=slot)
     await worker.start(port, patience_s=_START_PATIENCE_S)
     gc.collect()
@@ -268,16 +271,27 @@ async def run(settings: GatewaySettings, slot: int, port: int) -> None:
     gc.set_threshold(_GC_THRESHOLD, 20, 100)
     log.info("worker_started", slot=slot, port=port)
     await stop.wait()
+    if orphaned is not None:
+        orphaned.cancel()
     await worker.drain()
     await worker.close()
     log.info("worker_stopped", slot=slot)
+
+
+async def _stop_when_orphaned(supervisor_pid: int, stop: asyncio.Event) -> None:
+    """A supervisor that was killed cannot stop its workers, and its successor needs their port."""
+    while os.getppid() == supervisor_pid:  # noqa: ASYNC110 - no event tells a process that its parent has died
+        await asyncio.sleep(_SUPERVISOR_CHECK_S)
+    log.error("supervisor_gone", supervisor_pid=supervisor_pid)
+    stop.set()
 
 
 def main() -> None:
     """Entry of the process."""
     settings = GatewaySettings()
     configure_logging("gateway", settings)
-    uvloop.run(run(settings, int(sys.argv[1]), int(sys.argv[2])))
+    slot, port, *supervisor_pid = (int(argument) for argument in sys.argv[1:])
+    uvloop.run(run(settings, slot, port, *supervisor_pid))
 
 
 if __name__ == "__main__":
