@@ -1,11 +1,12 @@
 """Every refusal has OpenAI's status, type and code, in its four-key shape."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from ias.contracts.api_keys import generate_key
+from ias.contracts.api_keys import KeyScope, generate_key
+from ias.gateway.endpoints import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MODEL, MODELS, RESPONSES
 from tests.gateway.conftest import StartGateway
 from tests.gateway.platform import Pushed, RunningGateway, backends
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
@@ -73,6 +74,11 @@ async def test_a_key_may_do_what_its_record_says(
     assert answer.status == status
     if code is not None:
         assert answer.error["code"] == code
+
+
+def test_the_scopes_that_keys_can_have_are_the_endpoints_that_there_are() -> None:
+    endpoints = [CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS, MODEL]
+    assert {endpoint.name for endpoint in endpoints} == set(get_args(KeyScope))
 
 
 async def test_a_suspended_org_is_refused(gateway: RunningGateway) -> None:

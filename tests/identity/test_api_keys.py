@@ -1,5 +1,6 @@
 """API keys from issue to revocation, and what gateways are told of them."""
 
+from typing import get_args
 from uuid import uuid4
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
-from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, has_valid_checksum
+from ias.contracts.api_keys import KeyRecord, KeyScope, TenantRecord, digest_key, has_valid_checksum
 from ias.identity.api.api_keys import KeyRecordAnswer, TenantRecordAnswer
 from tests.identity.platform import Caller, Identity
 
@@ -101,7 +102,7 @@ async def test_a_key_carries_its_limits_to_the_gateway(admin: Caller, project: d
         "name": "narrow",
         "expires_at": "2099-01-01T00:00:00Z",
         "models": ["small"],
-        "scopes": ["chat/completions"],
+        "scopes": ["chat_completions", "models"],
         "ip_networks": ["10.1.2.3/8", "2001:db8::1"],
     }
     issued = await admin.ok("POST", f"/identity/v1/projects/{project['id']}/api-keys", body)
@@ -109,7 +110,7 @@ async def test_a_key_carries_its_limits_to_the_gateway(admin: Caller, project: d
     record = await read_key(redis, issued["key"])
 
     assert record.expires_at == 4_070_908_800
-    assert (record.models, record.scopes) == (("small",), ("chat/completions",))
+    assert (record.models, record.scopes) == (("small",), ("chat_completions", "models"))
     assert record.ip_networks == ("10.0.0.0/8", "2001:db8::1/128")
 
 
@@ -125,6 +126,16 @@ async def test_a_service_account_holds_keys_of_its_own_project_only(admin: Calle
     assert elsewhere.status_code == 422
     listed = await admin.ok("GET", f"/identity/v1/projects/{project['id']}/service-accounts")
     assert [item["name"] for item in listed["data"]] == ["ci"]
+
+
+async def test_a_scope_that_no_endpoint_has_is_refused_with_those_that_there_are(
+    admin: Caller, project: dict[str, str]
+) -> None:
+    body = {"name": "x", "scopes": ["chat/completions"]}
+    answer = await admin.post(f"/identity/v1/projects/{project['id']}/api-keys", json=body)
+    assert answer.status_code == 422
+    for name in get_args(KeyScope):
+        assert name in answer.text
 
 
 async def test_a_key_that_makes_no_sense_is_refused(admin: Caller, project: dict[str, str]) -> None:

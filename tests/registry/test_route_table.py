@@ -10,10 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
-from ias.contracts.routes import ModelRoute, RouteTable
+from ias.contracts.routes import CREDENTIAL_PURPOSE, ModelRoute, RouteTable
 from ias.kit.redis_documents import open_redis
 from ias.kit.sealing import Sealer, decode_secret_key
-from ias.registry.core.backends import CREDENTIAL_SEALING_PURPOSE
 from tests.registry.conftest import SECRET_KEY, RunningRegistry, create_backend, create_model
 from tests.servers.redis_process import RedisProcess
 
@@ -48,11 +47,12 @@ async def test_a_write_is_in_redis_when_it_is_answered(registry: httpx.AsyncClie
     assert (sent.upstream_model, sent.continuous_usage, sent.sealed_credential) == ("org/tiny", True, None)
 
 
-async def test_the_engine_tells_whether_usage_is_continuous(registry: httpx.AsyncClient, redis: Redis) -> None:
-    for engine, continuous in (("vllm", True), ("ias-sim", True), ("openai", False)):
+async def test_the_engine_tells_which_extensions_a_backend_speaks(registry: httpx.AsyncClient, redis: Redis) -> None:
+    for engine, like_vllm in (("vllm", True), ("ias-sim", True), ("openai", False)):
         model = await create_model(registry, engine)
         await create_backend(registry, model["id"], engine=engine)
-        assert (await read_table(redis)).models[engine].backends[0].continuous_usage is continuous
+        (sent,) = (await read_table(redis)).models[engine].backends
+        assert (sent.continuous_usage, sent.vllm_extensions) == (like_vllm, like_vllm)
 
 
 async def test_what_is_disabled_or_deleted_is_in_no_route_and_what_drains_says_so(
@@ -77,7 +77,7 @@ async def test_a_credential_travels_sealed_and_opens_with_the_platforms_secret(
     raw = await redis.get(redis_keys.ROUTES)
     assert b"sk-upstream-secret" not in raw
     sealed = (await read_table(redis)).models["tiny"].backends[0].sealed_credential
-    sealer = Sealer(decode_secret_key(SECRET_KEY), CREDENTIAL_SEALING_PURPOSE)
+    sealer = Sealer(decode_secret_key(SECRET_KEY), CREDENTIAL_PURPOSE)
     assert sealed is not None
     assert sealer.open(sealed) == "sk-upstream-secret"
 

@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+KeyScope = Literal["chat_completions", "completions", "embeddings", "responses", "models"]
+"""What a key may be limited to: endpoints of the inference API by name. `models` is the listing of models."""
+
 KEY_PREFIX = "ias-sk-"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_LENGTH = 43
@@ -67,7 +70,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     """Unix seconds."""
     scopes: tuple[str, ...] | None = None
-    """Endpoints the key may call; None is all."""
+    """Of KeyScope: endpoints the key may call; None is all."""
     models: tuple[str, ...] | None = None
     """Public model names the key may use; None is all that its project and org may."""
     ip_networks: tuple[str, ...] | None = None

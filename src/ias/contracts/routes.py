@@ -6,6 +6,9 @@ copy when Redis or the registry is away.
 
 import msgspec
 
+CREDENTIAL_PURPOSE = "backend credentials"
+"""What `sealed_credential` is sealed for: registry seals with it, the gateway opens."""
+
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """One server that serves a model."""
@@ -21,6 +24,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     continuous_usage: bool = False
     """Whether the backend understands `stream_options.continuous_usage_stats` (vLLM does)."""
+    vllm_extensions: bool = False
+    """Whether the backend speaks vLLM's other extensions: takes `cache_salt`, answers with `reasoning`."""
 
 
 class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):

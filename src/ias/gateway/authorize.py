@@ -35,7 +35,7 @@ def check_key_limits(exchange: Exchange, principal: Principal, gateway: Gateway)
         Refusal: 403.
     """
     scopes = principal.key.scopes
-    if scopes is not None and exchange.endpoint.name not in scopes and exchange.endpoint.path not in scopes:
+    if scopes is not None and exchange.endpoint.name not in scopes:
         raise key_not_usable(
             f"You have insufficient permissions for this operation. Missing scopes: {exchange.endpoint.name}.",
             "insufficient_permissions",

@@ -77,7 +77,7 @@ class UpstreamRequests:
                 collides = collides or peek.stream_options is not UNSET
         if exchange.output_tokens_max is not None:
             collides = _limit_output(exchange, put) or collides
-        if self._salts and backend.continuous_usage:  # what understands the one extension of vLLM understands the other
+        if self._salts and backend.vllm_extensions:
             put["cache_salt"] = self._salt(exchange)
         body = exchange.request.body
         policed = peek.has_policed()

@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from ias.contracts import redis_keys
+from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.gateway import pipeline
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
@@ -49,8 +50,6 @@ _SUPERVISOR_CHECK_S = 0.5
 _BACKLOG = 4096
 _GC_THRESHOLD = 20_000
 """Requests leave no cycles behind, so looking for them often only costs time."""
-CREDENTIAL_PURPOSE = "backend credentials"
-"""What registry seals backends' keys for."""
 
 log = structlog.get_logger("ias.gateway.worker")
 

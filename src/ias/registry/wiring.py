@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
+from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
@@ -14,7 +15,7 @@ from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
 from ias.registry.api import backends, changes, models, route_table
-from ias.registry.core.backends import CREDENTIAL_SEALING_PURPOSE, Backends
+from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
 from ias.registry.core.egress import EgressPolicy, system_resolver
 from ias.registry.core.models import Models
@@ -66,7 +67,7 @@ async def _open(
     opened.callback(close_tracing, app.state.tracing)
 
     secret_key = decode_secret_key(settings.secret_key.get_secret_value())
-    sealer = Sealer(secret_key, CREDENTIAL_SEALING_PURPOSE)
+    sealer = Sealer(secret_key, CREDENTIAL_PURPOSE)
     egress = EgressPolicy(
         allow_loopback=settings.registry_allow_loopback,
         allow_private_networks=settings.registry_allow_private_networks,

@@ -192,7 +192,9 @@ async def test_19_20_usage_is_shown_once_when_asked_for(gateway: RunningGateway,
 async def test_19_continuous_usage_of_the_backend_becomes_null(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ) -> None:
-    await gateway.pushed.routes({"m": {"backends": backends(upstream.url, continuous_usage=True)}})
+    await gateway.pushed.routes(
+        {"m": {"backends": backends(upstream.url, continuous_usage=True, vllm_extensions=True)}}
+    )
     routes = gateway.worker.gateway.snapshots
     await until(lambda: routes.routes is not None and routes.routes.version == 2)
     upstream.script = sends(

@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
+from ias.contracts.api_keys import KeyScope
+
 IN_FORCE_HEADER = "x-ias-in-force"
 IN_FORCE = {
     IN_FORCE_HEADER: {
@@ -42,8 +44,8 @@ ModelNames = Annotated[
 ]
 
 Scopes = Annotated[
-    list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_./-]{0,63}$")]] | None,
-    Field(max_length=50, description="Endpoints the key may call, e.g. `chat/completions`; null is all."),
+    list[KeyScope] | None,
+    Field(max_length=50, description="Endpoints of the inference API that the key may call; null is all."),
 ]
 
 IpNetworks = Annotated[

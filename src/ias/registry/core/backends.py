@@ -21,9 +21,6 @@ from ias.registry.store.backends import (
 )
 from ias.registry.store.models import find_model
 
-CREDENTIAL_SEALING_PURPOSE = "backend credentials"
-"""What the gateway opens credentials with."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBackend:

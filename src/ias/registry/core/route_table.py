@@ -22,7 +22,8 @@ from ias.registry.store.route_table import RouteRows, get_version, lock_version,
 
 log = structlog.get_logger("ias.registry")
 
-_ENGINES_WITH_CONTINUOUS_USAGE = frozenset({"vllm", "ias-sim"})
+_ENGINES_LIKE_VLLM = frozenset({"vllm", "ias-sim"})
+"""They report usage with every chunk when asked to, and speak vLLM's other extensions."""
 _VERSION_AT_START = re.compile(rb'\{"version":([0-9]{1,18})[,}]')
 _VERSION_BYTES_MAX = 40
 
@@ -135,7 +136,8 @@ def _route_to(backend: Backend) -> routes.Backend:
         upstream_model=backend.upstream_model,
         sealed_credential=backend.sealed_credential,
         draining=backend.draining,
-        continuous_usage=backend.engine in _ENGINES_WITH_CONTINUOUS_USAGE,
+        continuous_usage=backend.engine in _ENGINES_LIKE_VLLM,
+        vllm_extensions=backend.engine in _ENGINES_LIKE_VLLM,
     )
 
 
