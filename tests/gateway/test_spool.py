@@ -19,6 +19,7 @@ from tests.gateway.scripted_upstream import ScriptedUpstream
 
 WRITER = """
 import asyncio, sys, time
+import msgspec
 from pathlib import Path
 from ias.contracts.events import UsageRecord
 from ias.gateway.spool import Spool
@@ -32,7 +33,7 @@ def record(number):
 async def main():
     spool = Spool(Path(sys.argv[1]), bytes_max=10**9, fsync="segment")
     for number in range(1200):
-        spool.append(record(number))
+        spool.append(msgspec.json.encode(record(number)) + b"\\n")
         if number % 100 == 0:
             await asyncio.sleep(0)
     await asyncio.sleep(0.01)

@@ -70,7 +70,13 @@ class Peek(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """A message is an object; what is in it is the engine's business."""
+    """A message is an object; what is in it is the engine's business. Its content is told apart by its first byte alone."""
+
+    content: Raw | UnsetType = UNSET
+
+    def is_text(self) -> bool:
+        """Whether the content is a string or null: no parts, so no images, audio or files."""
+        return self.content is UNSET or memoryview(self.content)[0] in b'"n'
 
 
 class ChatPeek(Peek):

@@ -20,6 +20,7 @@ from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.routes import RouteTable
 from ias.contracts.spending import BudgetPolicy, PriceTable
 from ias.gateway.budget_plan import BudgetPlan
+from ias.gateway.record_lines import RecordLines
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 
 log = structlog.get_logger("ias.gateway.snapshots")
@@ -53,6 +54,8 @@ class Principal:
         )
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
         self.is_usable = key.status == "active" and org.status == "active" and project.status == "active"
+        self.record_lines: dict[tuple[str, str, str], RecordLines] = {}
+        """What is written of requests, by model, endpoint and backend."""
         self._policy = policy
         self._plans: dict[str, BudgetPlan] = {}
 

@@ -19,8 +19,6 @@ from typing import Literal
 import msgspec
 import structlog
 
-from ias.contracts.events import UsageRecord
-
 SEGMENT_BYTES_MAX = 16_777_216
 _BATCH_RECORDS_MAX = 500
 _BATCH_BYTES_MAX = 1_048_576
@@ -105,7 +103,6 @@ class Spool:
         self.published = 0
         self._bytes_max = bytes_max
         self._fsync = fsync
-        self._encode = msgspec.json.Encoder().encode
         self._unwritten: list[bytes] = []
         self._is_flush_due = False
         self._is_failing = False
@@ -123,9 +120,13 @@ class Spool:
         """What the open segment holds."""
         return self._segment_bytes
 
-    def append(self, record: UsageRecord) -> None:
-        """Keep a record. It is on disk before the event loop's next turn."""
-        self._unwritten.append(self._encode(record) + b"\n")
+    def append(self, line: bytes) -> None:
+        """Keep a record: the JSON of a `contracts.events.UsageRecord` and a line end.
+
+        It is with the kernel, and so survives this process, before the event loop's next turn: all records of a turn
+        are one write.
+        """
+        self._unwritten.append(line)
         self.appended += 1
         if not self._is_flush_due:
             self._is_flush_due = True
