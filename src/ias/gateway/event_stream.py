@@ -21,6 +21,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 _DONE = b"data: [DONE]\n\n"
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _LAST_EVENTS_KEPT = 4
+_FIRST_EVENT_BYTES_KEPT = 1024
 _SIZE_LINE_LENGTH_MAX = 9
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
@@ -51,7 +52,7 @@ class Rewrite:
 class EventStream:
     """The state of one relayed stream.
 
-    `usage` is the engine's last word on tokens; `events` counts events with content; `done` says that the client has
+    `usage` is the engine's last word on tokens; `events` counts events other than usage and errors; `done` says that the client has
     been sent its end; `body_ended` that the backend's body is complete and its connection free.
     """
 
@@ -67,6 +68,10 @@ class EventStream:
     ) -> None:
         self.usage: TokenCounts | None = None
         self.events = 0
+        self.first_event = b""
+        """The start of the first event, which may have nothing to say but whose turn it is."""
+        self.last_events: deque[bytes] = deque(maxlen=_LAST_EVENTS_KEPT)
+        """The events last seen, or the blocks they came in."""
         self.done = False
         self.failed = False
         self.body_ended = False
@@ -77,7 +82,6 @@ class EventStream:
         self._decoder = ChunkedDecoder()
         self._scanner = EventScanner(event_bytes_max)
         self._length_left = length
-        self._last_events: deque[bytes] = deque(maxlen=_LAST_EVENTS_KEPT)
         self._verbatim = framing == "chunked" and chunk_output and not named_events and not rewrite.renames
         self._renamed = (
             b'"model":"%b"' % rewrite.upstream_model.encode(),
@@ -104,7 +108,7 @@ class EventStream:
         """
         if self.done:
             return b""
-        if self._named_events or any(_FINISHED.search(event) for event in self._last_events) or self.failed:
+        if self._named_events or any(_FINISHED.search(event) for event in self.last_events) or self.failed:
             return self._end()
         return b""
 
@@ -146,8 +150,10 @@ class EventStream:
             or data.find(b"\r", start, end) >= 0
         ):
             return False
+        if not self.events:
+            self.first_event = data[start : min(data.index(b"\n", start), start + _FIRST_EVENT_BYTES_KEPT)]
         self.events += lines // 2
-        self._last_events.append(data)
+        self.last_events.append(data)
         return True
 
     # -------------------------------------------------------------- the thorough way
@@ -188,7 +194,9 @@ class EventStream:
     def _inspect(self, event: Event) -> Event | None:
         """Note what an event says of usage and of the end; the event as the client may see it."""
         name, data = event
-        self._last_events.append(data)
+        if not self.events:
+            self.first_event = data[:_FIRST_EVENT_BYTES_KEPT]
+        self.last_events.append(data)
         if data.startswith((b'{"error"', b'{ "error"')) or name == b"error":
             self.failed = True
             return Event(name, normalise_event_error(data) if name is None else data)

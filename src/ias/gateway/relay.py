@@ -17,12 +17,13 @@ import msgspec
 from ias.contracts.routes import Backend
 from ias.gateway.context import Gateway
 from ias.gateway.errors import Refusal, encode_error, unavailable, upstream_failed
+from ias.gateway.estimates import estimate_answer, estimate_stream
 from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Rewrite
 from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import refusal_of
 from ias.gateway.upstream import BackendPool, PoolFullError, UpstreamConnection, UpstreamHead
-from ias.gateway.usage import NoJsonObjectError, TokenCounts, read_answer_usage
+from ias.gateway.usage import NoJsonObjectError, read_answer_usage
 
 _ERROR_BYTES_MAX = 1_048_576
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -279,7 +280,7 @@ class Relay:
         if exchange.streamed:  # a stream was asked for, and this is none
             self._refuse_answer()
             return
-        exchange.usage = usage or self._estimate_whole(body)
+        exchange.usage = usage or estimate_answer(exchange, body)
         exchange.was_served = True
         if self._backend.upstream_model != exchange.model:
             body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
@@ -300,14 +301,6 @@ class Relay:
             return zlib.decompressobj(wbits=47).decompress(self._body, limit)
         except zlib.error:
             return b""
-
-    def _estimate_whole(self, body: bytes | bytearray) -> TokenCounts:
-        """For an engine that reports no usage: four bytes a token, the gateway's own count."""
-        output = len(body) // 4 if self._exchange.endpoint.output_limit is not None else 0
-        return TokenCounts(self._estimate_input(), 0, output, estimated=True)
-
-    def _estimate_input(self) -> int:
-        return max(1, len(self._exchange.request.body) // 4)
 
     # -------------------------------------------------------------- when it fails
 
@@ -378,14 +371,20 @@ class Relay:
         self._exchange.resume()
 
     def _take_stream_usage(self) -> None:
-        """The engine's count, or, where it gave none, one token for each event that was relayed."""
+        """The engine's count, or an estimate where it gave none."""
         stream = self._stream
         if stream is None or not self._exchange.was_served:
             return
         if stream.usage is not None:
             self._exchange.usage = stream.usage
         elif stream.events:
-            self._exchange.usage = TokenCounts(self._estimate_input(), 0, stream.events, estimated=True)
+            self._exchange.usage = estimate_stream(
+                self._exchange,
+                events=stream.events,
+                first=stream.first_event,
+                last=stream.last_events,
+                ended=stream.done and not stream.failed,
+            )
 
     def abort(self, cut: Cut) -> None:
         """Stop the backend at once; what it has made so far counts. For `draining` the client is told."""
