@@ -37,7 +37,19 @@ def test_an_unknown_process_is_answered_with_those_there_are(data: Path):
 
 def test_following_shows_new_lines_as_they_come(data: Path):
     log = data / "logs" / "redis.log"
-    command = [sys.executable, "-m", "ias", "logs", "redis", "-f", "--data-dir", str(data)]
+    # Under a shell in the background Ctrl-C is ignored, by its children too, unless they are told otherwise.
+    command = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "ias",
+        "logs",
+        "redis",
+        "-f",
+        "--data-dir",
+        str(data),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "ready\n"

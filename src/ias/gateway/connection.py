@@ -45,6 +45,8 @@ _KEPT_HEADERS = frozenset(
         b"openai-project",
         b"x-forwarded-for",
         b"idempotency-key",
+        b"traceparent",
+        b"tracestate",
     }
 )
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}

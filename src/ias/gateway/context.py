@@ -1,6 +1,7 @@
 """What the stages work with: one of each per worker."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
@@ -14,6 +15,9 @@ from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
+
+if TYPE_CHECKING:
+    from ias.gateway.tracing import Tracing
 
 
 @dataclass(slots=True)
@@ -32,4 +36,5 @@ class Gateway:
     access_log: AccessLog
     clock: Clock
     request_ids: RequestIds
+    tracing: "Tracing | None" = None
     is_draining: bool = field(default=False)

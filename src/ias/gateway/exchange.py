@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ias.gateway.pipeline import Stage
     from ias.gateway.relay import Relay
     from ias.gateway.snapshots import Principal
+    from ias.gateway.tracing import Trace
     from ias.gateway.usage import TokenCounts
 
 
@@ -144,6 +145,9 @@ class Exchange:
     """The client has left."""
     is_over: bool = False
     first_byte_at: float | None = None
+    # tracing
+    trace: "Trace | None" = None
+    """Its spans, while an OTLP endpoint is set."""
     # settle
     cost_nano_usd: int = 0
 

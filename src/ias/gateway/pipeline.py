@@ -50,7 +50,9 @@ def begin(request: Request, client: Client, gateway: Gateway) -> Exchange:
     """Take a request whose head is complete through its stages."""
     endpoint = find_endpoint(request.path.partition(b"?")[0])
     exchange = Exchange(request, client, endpoint, gateway.request_ids.next_hex())
-    exchange.stages = iter(_stages(request, endpoint))
+    stages = _stages(request, endpoint)
+    tracing = gateway.tracing
+    exchange.stages = iter(stages) if tracing is None else tracing.begin(exchange, stages)
     exchange.resume = partial(advance, exchange, gateway)
     gateway.metrics.in_flight += 1
     advance(exchange, gateway)
@@ -118,8 +120,11 @@ def _close(exchange: Exchange, gateway: Gateway) -> None:
     exchange.is_over = True
     gateway.metrics.in_flight -= 1
     try:
-        for stage in CLOSING:
+        tracing = gateway.tracing
+        for stage in CLOSING if tracing is None else tracing.watch(exchange, CLOSING):
             stage(exchange, gateway)
+        if tracing is not None:
+            tracing.end(exchange)
     except Exception:
         log.exception("closing_failed", request_id=exchange.request_id)
         gateway.metrics.internal_errors += 1

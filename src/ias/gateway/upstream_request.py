@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -15,6 +16,9 @@ from ias.gateway.peek import POLICED, StreamOptions
 from ias.gateway.upstream import BackendPool
 from ias.kit.sealing import SealBrokenError, Sealer
 
+if TYPE_CHECKING:
+    from ias.gateway.tracing import Tracing
+
 log = structlog.get_logger("ias.gateway.upstream")
 
 _NOTHING: frozenset[str] = frozenset()
@@ -24,7 +28,8 @@ _encode = msgspec.json.Encoder().encode
 class UpstreamRequests:
     """Builds requests. Heads are made once per backend and endpoint; credentials are unsealed then."""
 
-    def __init__(self, *, sealer: Sealer, salt_key: bytes, salts: bool) -> None:
+    def __init__(self, *, sealer: Sealer, salt_key: bytes, salts: bool, tracing: "Tracing | None" = None) -> None:
+        self._tracing = tracing
         self._sealer = sealer
         self._salt_key = salt_key
         self._salts = salts
@@ -40,8 +45,9 @@ class UpstreamRequests:
         known = self._heads.get(key)
         if known is None or known[0] is not backend:
             known = self._heads[key] = (backend, self._build_head(backend, exchange.endpoint, pool))
+        lines = known[1] if self._tracing is None else known[1] + self._tracing.traceparent(exchange)
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            known[1],
+            lines,
             exchange.record_hex.encode(),
             body_bytes,
         )

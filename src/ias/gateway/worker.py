@@ -5,12 +5,14 @@
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -41,6 +43,9 @@ from ias.gateway.upstream_request import UpstreamRequests
 from ias.kit.bus import Publisher, open_publisher
 from ias.kit.logging import configure_logging
 from ias.kit.sealing import Sealer, decode_secret_key
+
+if TYPE_CHECKING:
+    from ias.gateway.tracing import Tracing
 
 _TICK_S = 0.1
 _SAVE_METRICS_S = 1.0
@@ -110,6 +115,7 @@ class Worker:
             connect_timeout_s=settings.gateway_connect_timeout_s,
             tls=ssl.create_default_context(cafile=settings.gateway_tls_ca_file),
         )
+        tracing = _open_tracing(settings)
         return Gateway(
             settings=settings,
             redis=redis,
@@ -118,8 +124,12 @@ class Worker:
             router=LeastLoaded(upstreams),
             upstreams=upstreams,
             upstream_requests=UpstreamRequests(
-                sealer=Sealer(secret_key, CREDENTIAL_PURPOSE), salt_key=secret_key, salts=settings.gateway_cache_salt
+                sealer=Sealer(secret_key, CREDENTIAL_PURPOSE),
+                salt_key=secret_key,
+                salts=settings.gateway_cache_salt,
+                tracing=tracing,
             ),
+            tracing=tracing,
             spool=Spool(
                 settings.gateway_spool_dir,
                 bytes_max=settings.gateway_spool_bytes_max,
@@ -211,6 +221,8 @@ class Worker:
         gateway.upstreams.close()
         gateway.access_log.flush()
         gateway.metrics.save()
+        if gateway.tracing is not None:
+            await asyncio.to_thread(gateway.tracing.close)
         await self.publisher.close(timeout_s=_CLOSE_TIMEOUT_S)
         await gateway.redis.close()
         if self._identity is not None:
@@ -254,6 +266,14 @@ class Worker:
     def refuse_protocol(self, refusal: Refusal) -> None:
         """See Handler."""
         self.gateway.metrics.count_refusal(refusal.code or f"http_{refusal.status}")
+
+
+def _open_tracing(settings: GatewaySettings) -> "Tracing | None":
+    """Imported only when it is wanted: OpenTelemetry's exporter weighs more than the rest of a worker."""
+    if settings.otlp_endpoint is None:
+        return None
+    tracing: Tracing = importlib.import_module("ias.gateway.tracing").Tracing(settings)
+    return tracing
 
 
 async def run(settings: GatewaySettings, slot: int, port: int, supervisor_pid: int | None = None) -> None:

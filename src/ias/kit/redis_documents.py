@@ -8,6 +8,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ias.kit.redis_connection import redis_from_url
+
 # The version is read from the stored JSON itself, so a document cannot disagree with the version it was accepted under.
 # What is not such a document is replaced: nobody can read it anyway.
 _PUT_IF_NEWER = """
@@ -24,7 +26,7 @@ return 1
 
 def open_redis(url: str, timeout_s: float) -> "Redis":
     """A client with a deadline on every operation and no hidden retries."""
-    return Redis.from_url(
+    return redis_from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,

@@ -25,6 +25,7 @@ from ias.kit.bus.port import (
     log,
     wait_or_stop,
 )
+from ias.kit.redis_connection import redis_from_url
 
 _READ_COUNT = 4
 _BLOCK_MS = 1_000
@@ -53,7 +54,7 @@ class RedisPublisher:
     """Publishes with XADD. Redis' answer is the confirm."""
 
     def __init__(self, url: str) -> None:
-        self._client = Redis.from_url(url, socket_timeout=PUBLISH_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S)
+        self._client = redis_from_url(url, socket_timeout=PUBLISH_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S)
         self._add = self._client.register_script(_XADD_BOUNDED)
 
     async def publish(self, topic: str, body: bytes, *, message_id: str) -> None:
@@ -75,7 +76,7 @@ class RedisPublisher:
 async def consume_redis(url: str, topic: str, group: str, handler: Handler, stop: asyncio.Event) -> None:
     """See `bus.consume`."""
     timeout_s = _BLOCK_MS / 1000 + CONNECT_TIMEOUT_S
-    client = Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=CONNECT_TIMEOUT_S)
+    client = redis_from_url(url, socket_timeout=timeout_s, socket_connect_timeout=CONNECT_TIMEOUT_S)
     try:
         await _GroupConsumer(client, topic, group, handler, stop).run()
     finally:
