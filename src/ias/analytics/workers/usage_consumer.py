@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from ias.analytics.core.counting import Counting
@@ -11,6 +12,8 @@ from ias.contracts.events import USAGE_TOPIC
 from ias.contracts.usage_messages import UnreadableMessageError, check_message, summarise
 from ias.kit import bus
 from ias.kit.web import Check
+
+log = structlog.get_logger("ias.analytics")
 
 GROUP = "analytics"
 
@@ -54,6 +57,12 @@ class UsageConsumer:
         counted = await counting.count(batch.records)
         self._counted.inc(counted.new)
         self._duplicates.inc(counted.known)
+        log.info(
+            "counted",
+            new=counted.new,
+            known=counted.known,
+            request_ids=[checked.record.request_id for checked in batch.records],
+        )
         refusals = batch.refusals + counted.refusals
         if refusals:
             self._refused.inc(len(refusals))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from ias.billing.core.booking import Booked, Booking
@@ -11,6 +12,8 @@ from ias.contracts.events import USAGE_TOPIC
 from ias.contracts.usage_messages import UnreadableMessageError, check_message, summarise
 from ias.kit import bus
 from ias.kit.web import Check
+
+log = structlog.get_logger("ias.billing")
 
 GROUP = "billing"
 
@@ -71,6 +74,12 @@ class UsageConsumer:
             raise bus.PoisonError(str(error)) from error
         booked = await booking.book(batch.records)
         self._metrics.count(booked)
+        log.info(
+            "booked",
+            new=booked.new,
+            known=booked.known,
+            request_ids=[checked.record.request_id for checked in batch.records],
+        )
         refusals = batch.refusals + booked.refusals
         if refusals:
             self._metrics.refused.inc(len(refusals))
