@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 import ias
+from ias.gateway import openapi as gateway_openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENAPI = ROOT / "contracts" / "openapi"
@@ -74,9 +75,10 @@ def own_fields(settings: type[BaseSettings]) -> dict[str, FieldInfo]:
 def render_all() -> dict[Path, str]:
     """Every generated file and what should be in it."""
     rendered = {SETTINGS_PAGE: render_settings()}
-    for service in discover_services():
-        document = json.dumps(build_app(service).openapi(), indent=2, ensure_ascii=False, sort_keys=True)
-        rendered[OPENAPI / f"{service}.json"] = document + "\n"
+    documents = {service: build_app(service).openapi() for service in discover_services()}
+    for name, document in {**documents, "gateway": gateway_openapi.describe()}.items():
+        text = json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True)
+        rendered[OPENAPI / f"{name}.json"] = text + "\n"
     return rendered
 
 
