@@ -18,6 +18,7 @@ from ias.contracts.ids import request_id_of, uuid7
 from ias.gateway.clock import Clock
 from ias.gateway.errors import Refusal, malformed_http
 from ias.gateway.exchange import Exchange, Request
+from ias.gateway.known_head import KnownHead
 from ias.gateway.settings import GatewaySettings
 
 _FOREVER = float("inf")
@@ -26,6 +27,8 @@ _DRAINED_BODY_BYTES_MAX = 65_536
 """A refused request's body up to this size is read to its end, so that the connection stays usable."""
 _LINGER_S = 2.0
 _WRITE_BUFFER_HIGH_BYTES = 65_536
+_LESSONS_MAX = 8
+"""Heads of one connection that are remembered, each in place of the one before, until that is given up."""
 _PROBE_FIRST_S = 0.03
 _PROBE_LAST_S = 2.0
 _TCP_CLOSED_STATES = frozenset({7})  # TCP_CLOSE: the peer has answered with RST
@@ -107,6 +110,13 @@ class ServerConnection(asyncio.Protocol):
         self._is_lingering = False
         self._has_eof = False
         self._unwritten_before = 0
+        self._known_head: KnownHead | None = None
+        self._pattern: Request
+        """The request that came under the known head."""
+        self._unlearned: Request | None = None
+        self._begins_head = False
+        """Whether the bytes at hand begin with the head that arrives."""
+        self._lessons_left = _LESSONS_MAX
 
     # -------------------------------------------------------------- asyncio.Protocol
 
@@ -125,11 +135,16 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._in_head:
             if self._head_bytes == 0 and self._request is None:
+                if self._known_head is not None and self._take_known(data, self._known_head):
+                    return
                 self.deadline = self._loop.time() + self._settings.gateway_header_timeout_s
             if self._is_head_too_large(data):
                 self._refuse_protocol(malformed_http("The request's headers are too large.", 431))
                 return
+            self._begins_head = self._head_bytes == 0
             self._head_bytes += len(data)
+        else:
+            self._begins_head = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -138,6 +153,34 @@ class ServerConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse_protocol(malformed_http("The HTTP request is malformed."))
             return
+        if self._unlearned is not None:
+            self._learn_head(data, self._unlearned)
+
+    def _take_known(self, data: bytes, known: KnownHead) -> bool:
+        """Take a request that has come whole, under a head known from the one before; False leaves it to the parser.
+
+        The parser sees either all of a message or nothing of it, so it does not notice.
+        """
+        found = known.match(data)
+        if found is None:
+            return False
+        body_start, length = found
+        if len(data) - body_start != length or self._waiting or self._is_paused:
+            return False
+        request = self._pattern.repeat()
+        request.body = data[body_start:]
+        request.body_bytes = request.content_length = length
+        self._start(request)
+        return True
+
+    def _learn_head(self, data: bytes, request: Request) -> None:
+        """Remember a head for the next request. A client whose heads always differ is not worth the trouble."""
+        self._unlearned = None
+        if self._lessons_left and b"expect" not in request.headers and request.keeps_alive:
+            self._lessons_left -= 1
+            if not request.is_chunked and request.content_length:
+                self._known_head = KnownHead.learn(data, request.content_length)
+                self._pattern = request.repeat()
 
     def _is_head_too_large(self, data: bytes) -> bool:
         limit = self._settings.gateway_header_bytes_max - self._head_bytes
@@ -214,6 +257,9 @@ class ServerConnection(asyncio.Protocol):
         request.is_http10 = parser.get_http_version() != "1.1"
         request.keeps_alive = parser.should_keep_alive() and not request.is_http10
         self._in_head = False
+        if self._begins_head:  # what follows in the same bytes begins elsewhere
+            self._begins_head = False
+            self._unlearned = request
         self._head_bytes = 0
         if self._request is None and not self._waiting and not self._is_paused:
             self._start(request)

@@ -60,6 +60,16 @@ class Request:
         self.is_http10 = False
         self.keeps_alive = True
 
+    def repeat(self) -> "Request":
+        """A request with the same head, HTTP/1.1 and complete. Nobody changes headers, so they are shared."""
+        again = Request.__new__(Request)
+        again.method = self.method
+        again.path = self.path
+        again.headers = self.headers
+        again.is_chunked = again.is_http10 = False
+        again.is_complete = again.keeps_alive = True
+        return again
+
 
 class Client(Protocol):
     """The connection that an exchange answers on."""

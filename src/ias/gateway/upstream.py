@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from ias.gateway.known_head import KnownHead
+
 _HEAD_BYTES_MAX = 65_536
 _EJECTED_FIRST_S = 1.0
 _EJECTED_LAST_S = 30.0
@@ -30,6 +32,15 @@ class UpstreamHead:
         self.content_encoding = b""
         self.is_chunked = False
         self.retry_after: bytes | None = None
+
+    def with_length(self, content_length: int) -> "UpstreamHead":
+        """The head of an answer of another length."""
+        head = UpstreamHead()
+        head.status = self.status
+        head.content_type = self.content_type
+        head.content_encoding = self.content_encoding
+        head.content_length = content_length
+        return head
 
 
 class Receiver(Protocol):
@@ -189,9 +200,30 @@ class UpstreamConnection(asyncio.Protocol):
     def _ends_with_close(self) -> bool:
         return not self._head.is_chunked and self._head.content_length is None
 
+    def _take_known_head(self, data: bytes) -> bytes | None:
+        """The bytes that follow a head the pool knows; None leaves it to the parser."""
+        known = self._pool.known_head
+        found = known.match(data) if known is not None and not self._head_bytes else None
+        if found is None or not found[1]:
+            return None
+        body_start, length = found
+        self._head = self._pool.known_answer.with_length(length)
+        self._in_head = False
+        self._keeps_alive = True
+        return self._begin_body(data[body_start:])
+
+    def _learn_head(self, data: bytes) -> None:
+        head = self._head
+        if head.status == 200 and self._keeps_alive and not head.is_chunked and head.content_length:
+            self._pool.known_head = KnownHead.learn(data, head.content_length)
+            self._pool.known_answer = head
+
     def _take_head(self, data: bytes) -> bytes:
         """Collect the head; the bytes that follow it, once it is whole."""
-        self._head_bytes = data = self._head_bytes + data if self._head_bytes else data
+        rest = self._take_known_head(data)
+        if rest is not None:
+            return rest
+        self._head_bytes = data = whole = self._head_bytes + data if self._head_bytes else data
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0:
@@ -208,13 +240,14 @@ class UpstreamConnection(asyncio.Protocol):
                 break
         self._head_bytes = b""
         self._in_head = False
+        self._keeps_alive = self._parser.should_keep_alive()
+        self._learn_head(whole)
         return self._begin_body(data)
 
     def _begin_body(self, rest: bytes) -> bytes:
         receiver = self._receiver
         if receiver is None:
             return b""
-        self._keeps_alive = self._parser.should_keep_alive()
         self._length_left = self._head.content_length
         if receiver.head_received(self._head):
             self._is_raw = True
@@ -312,6 +345,9 @@ class BackendPool:
         """In a row."""
         self.ejected_until = 0.0
         """Loop time until which other backends are preferred."""
+        self.known_head: KnownHead | None = None
+        self.known_answer: UpstreamHead
+        """What the known head says."""
         self._tls = tls if parts.scheme == "https" else None
         self._connections_max = connections_max
         self._keepalive_s = keepalive_s
