@@ -49,3 +49,8 @@ def reservation(org_id: str, request_id: str) -> str:
 def reservation_deadlines(org_id: str) -> str:
     """A sorted set of request ids by the Unix time at which their reservation expires."""
     return f"ias:{{{org_id}}}:reservations"
+
+
+def idempotent_answer(org_id: str, project_id: str, key_digest: str) -> str:
+    """What a request with an `Idempotency-Key` of this SHA-256 was answered, or that it is being answered; the gateway's own."""
+    return f"ias:{{{org_id}}}:idempotency:{project_id}:{key_digest}"

@@ -1,5 +1,6 @@
 """The endpoints: how each is called, read and relayed."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,21 +93,60 @@ READY = Endpoint("ready", "/ready", methods=("GET", "HEAD"))
 METRICS = Endpoint("metrics", "/metrics", methods=("GET", "HEAD"))
 UNKNOWN = Endpoint("unknown", "", methods=())
 
+DEPLOYMENT_CHAT_COMPLETIONS = copy.copy(CHAT_COMPLETIONS)
+DEPLOYMENT_COMPLETIONS = copy.copy(COMPLETIONS)
+DEPLOYMENT_EMBEDDINGS = copy.copy(EMBEDDINGS)
+"""The same endpoints as Azure's clients call them, with the model in the path."""
+
 _BY_PATH: Mapping[bytes, Endpoint] = {
     endpoint.path.encode(): endpoint
     for endpoint in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS, HEALTH, READY, METRICS)
 }
-MODEL_PREFIX = b"/v1/models/"
+_MODEL_PREFIX = b"/v1/models/"
+_WITHOUT_VERSION = (b"/chat/completions", b"/completions", b"/embeddings", b"/responses", b"/models")
+_DEPLOYMENT_PREFIX = b"/openai/deployments/"
+_BY_DEPLOYMENT_SUFFIX: Mapping[bytes, Endpoint] = {
+    b"/chat/completions": DEPLOYMENT_CHAT_COMPLETIONS,
+    b"/completions": DEPLOYMENT_COMPLETIONS,
+    b"/embeddings": DEPLOYMENT_EMBEDDINGS,
+}
 
 
 def find_endpoint(path: bytes) -> Endpoint:
-    """The endpoint at a path (without its query); UNKNOWN where there is none. A trailing slash does not matter."""
-    endpoint = _BY_PATH.get(path)
-    if endpoint is not None:
-        return endpoint
-    stripped = path.rstrip(b"/")
-    if stripped in _BY_PATH:
-        return _BY_PATH[stripped]
-    if stripped.startswith(MODEL_PREFIX):
-        return MODEL
-    return UNKNOWN
+    """The endpoint at a path (without its query); UNKNOWN where there is none.
+
+    What clients make of a base URL is understood: a trailing slash, no `/v1`, Azure's `/openai/v1/…` and
+    `/openai/deployments/{model}/…`.
+    """
+    return _BY_PATH.get(path) or _find_by_other_name(path)
+
+
+def _find_by_other_name(path: bytes) -> Endpoint:
+    if path.startswith(_DEPLOYMENT_PREFIX):
+        suffix = _deployment_suffix(path)
+        return UNKNOWN if suffix is None else _BY_DEPLOYMENT_SUFFIX[suffix]
+    proper = _proper_path(path)
+    return MODEL if proper.startswith(_MODEL_PREFIX) else _BY_PATH.get(proper, UNKNOWN)
+
+
+def _proper_path(path: bytes) -> bytes:
+    path = path.rstrip(b"/")
+    if path.startswith(b"/openai/v1/"):
+        return path.removeprefix(b"/openai")
+    return b"/v1" + path if path.startswith(_WITHOUT_VERSION) else path
+
+
+def model_in_path(path: bytes) -> bytes:
+    """What stands for a model in the path of MODEL, as it was sent."""
+    return _proper_path(path).removeprefix(_MODEL_PREFIX)
+
+
+def deployment_in_path(path: bytes) -> bytes:
+    """What stands for a model in the path of a deployment's endpoint, as it was sent."""
+    return path.rstrip(b"/").removeprefix(_DEPLOYMENT_PREFIX).removesuffix(_deployment_suffix(path) or b"")
+
+
+def _deployment_suffix(path: bytes) -> bytes | None:
+    name = path.rstrip(b"/").removeprefix(_DEPLOYMENT_PREFIX)
+    suffix = next((suffix for suffix in _BY_DEPLOYMENT_SUFFIX if name.endswith(suffix)), None)
+    return None if suffix == name else suffix

@@ -149,6 +149,26 @@ def malformed_http(message: str, status: int = 400) -> Refusal:
     return Refusal(status, message)
 
 
+def idempotency_key_in_use() -> Refusal:
+    """409: the first request with this Idempotency-Key is still being answered; its answer can be had in a moment."""
+    return Refusal(
+        409,
+        "A request with this Idempotency-Key is still being answered.",
+        code="idempotency_key_in_use",
+        headers=RETRY_SOON + b"x-should-retry: true\r\n",
+    )
+
+
+def idempotency_key_reused() -> Refusal:
+    """422: the Idempotency-Key was used for another request. Not 409, which clients try again."""
+    return Refusal(
+        422,
+        "This Idempotency-Key was used with another request; use a new key for each request.",
+        code="idempotency_key_reused",
+        param="idempotency-key",
+    )
+
+
 # ------------------------------------------------------------------ what it may cost
 
 

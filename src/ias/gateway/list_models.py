@@ -8,7 +8,7 @@ import msgspec
 from ias.contracts.routes import ModelRoute
 from ias.gateway.authorize import check_key_limits, find_route
 from ias.gateway.context import Gateway
-from ias.gateway.endpoints import MODEL, MODEL_PREFIX
+from ias.gateway.endpoints import MODEL, model_in_path
 from ias.gateway.errors import redis_away, unavailable
 from ias.gateway.exchange import NEXT, Exchange, Progress
 
@@ -21,8 +21,7 @@ def list_models(exchange: Exchange, gateway: Gateway) -> Progress:
     check_key_limits(exchange, principal, gateway)
     document: dict[str, Any]
     if exchange.endpoint is MODEL:
-        path = exchange.request.path.partition(b"?")[0].rstrip(b"/")
-        name = unquote_to_bytes(path.removeprefix(MODEL_PREFIX)).decode("utf-8", "replace")
+        name = unquote_to_bytes(model_in_path(exchange.request.path.partition(b"?")[0])).decode("utf-8", "replace")
         document = describe(find_route(name, principal, gateway))
     else:
         table = gateway.snapshots.routes

@@ -14,8 +14,20 @@ from ias.gateway.admit import admit
 from ias.gateway.authenticate import authenticate
 from ias.gateway.authorize import authorize
 from ias.gateway.context import Gateway
+from ias.gateway.deployments import name_model
 from ias.gateway.dispatch import dispatch
-from ias.gateway.endpoints import HEALTH, METRICS, MODEL, MODELS, READY, Endpoint, find_endpoint
+from ias.gateway.endpoints import (
+    DEPLOYMENT_CHAT_COMPLETIONS,
+    DEPLOYMENT_COMPLETIONS,
+    DEPLOYMENT_EMBEDDINGS,
+    HEALTH,
+    METRICS,
+    MODEL,
+    MODELS,
+    READY,
+    Endpoint,
+    find_endpoint,
+)
 from ias.gateway.errors import Refusal, internal
 from ias.gateway.exchange import WAIT, Client, Exchange, Progress, Request
 from ias.gateway.list_models import list_models
@@ -23,16 +35,21 @@ from ias.gateway.operations import answer_health, answer_metrics, answer_options
 from ias.gateway.receive import receive
 from ias.gateway.record import record
 from ias.gateway.relay import relay
+from ias.gateway.replay import replay
 from ias.gateway.route import route
 from ias.gateway.settle import settle
 
 Stage = Callable[[Exchange, Gateway], Progress]
 
 INFERENCE: tuple[Stage, ...] = (dispatch, authenticate, receive, authorize, admit, route, relay)
+_IN_DEPLOYMENTS: tuple[Stage, ...] = (dispatch, authenticate, receive, name_model, authorize, admit, route, relay)
 CLOSING: tuple[Stage, ...] = (settle, record)
 """Run once for every request, however it ended."""
 
 _OTHERS: dict[Endpoint, tuple[Stage, ...]] = {
+    DEPLOYMENT_CHAT_COMPLETIONS: _IN_DEPLOYMENTS,
+    DEPLOYMENT_COMPLETIONS: _IN_DEPLOYMENTS,
+    DEPLOYMENT_EMBEDDINGS: _IN_DEPLOYMENTS,
     MODELS: (dispatch, authenticate, list_models),
     MODEL: (dispatch, authenticate, list_models),
     HEALTH: (dispatch, answer_health),
@@ -62,7 +79,11 @@ def begin(request: Request, client: Client, gateway: Gateway) -> Exchange:
 def _stages(request: Request, endpoint: Endpoint) -> tuple[Stage, ...]:
     if request.method == "OPTIONS":
         return (answer_options,)
-    return _OTHERS.get(endpoint, INFERENCE)
+    stages = _OTHERS.get(endpoint, INFERENCE)
+    if b"idempotency-key" in request.headers and endpoint.is_inference:
+        before = stages.index(admit)
+        return (*stages[:before], replay, *stages[before:])
+    return stages
 
 
 def advance(exchange: Exchange, gateway: Gateway) -> None:

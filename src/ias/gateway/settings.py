@@ -57,6 +57,15 @@ class GatewaySettings(ProcessSettings):
         description="Give each org its own vLLM prefix cache, so that timing tells nothing about another's prompts.",
     )
 
+    gateway_idempotency_window_s: float = Field(
+        86_400.0, ge=0, description="How long an `Idempotency-Key` and its answer are remembered; 0 ignores the header."
+    )
+    gateway_idempotency_bytes_max: int = Field(
+        1_048_576,
+        gt=0,
+        description="Largest answer that is remembered; a larger one is made anew when asked for again.",
+    )
+
     gateway_redis_timeout_s: float = Field(1.0, gt=0, description="Deadline of one Redis operation of the data path.")
     gateway_snapshot_ttl_s: float = Field(
         30.0, gt=0, description="Age at which a cached key is read again, should a push have been missed."

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.conftest import StartGateway
-from tests.gateway.platform import Pushed, RunningGateway, until
+from tests.gateway.platform import Pushed, RunningGateway, backends, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, answer_politely, chunk, completion
 
@@ -197,6 +197,78 @@ async def test_62_head_and_options(gateway: RunningGateway, start_gateway: Start
 async def test_64_a_trailing_slash_does_not_matter(gateway: RunningGateway) -> None:
     assert (await ask(gateway.port, chat(), key=gateway.pushed.key, path="/v1/chat/completions/")).status == 200
     assert (await ask(gateway.port, chat(), key=gateway.pushed.key, path="/v1/chat/completions?x=1")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/chat/completions/", "/openai/v1/chat/completions"])
+async def test_65_other_base_urls_are_understood(
+    gateway: RunningGateway, upstream: ScriptedUpstream, path: str
+) -> None:
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key, path=path)).status == 200
+    assert upstream.received[0].path == "/v1/chat/completions"
+    for listing in ("/models", "/models/m", "/openai/v1/models/m/"):
+        answer = await ask(gateway.port, method="GET", path=listing, key=gateway.pushed.key)
+        assert answer.status == 200
+        assert answer.document.get("data", [answer.document])[0]["id"] == "m"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//v1//chat/completions",
+        "/v1/v1/chat/completions",
+        "/v1/chat/completions/x",
+        "/v1/metrics",
+        "/chat/completionsx",
+        "/openai/deployments/m",
+        "/openai/deployments//chat/completions",
+        "/openai/deployments/m/images/generations",
+        "/v1/fine_tuning/jobs",
+    ],
+)
+async def test_65_a_url_that_is_none_is_404_in_json(gateway: RunningGateway, path: str) -> None:
+    answer = await ask(gateway.port, chat(), key=gateway.pushed.key, path=f"{path}?x=1")
+    assert (answer.status, answer.error["type"], answer.error["code"]) == (404, "invalid_request_error", None)
+    assert answer.error["message"] == f"Invalid URL (POST {path})"
+
+
+AZURE_PATHS = [
+    ("/openai/deployments/meta%2Fllama%20%C3%A9/chat/completions", "/v1/chat/completions"),
+    ("/openai/deployments/meta/llama%20%c3%a9/chat/completions/", "/v1/chat/completions"),
+    ("/openai/deployments/meta%2Fllama%20%C3%A9/completions", "/v1/completions"),
+    ("/openai/deployments/meta%2Fllama%20%C3%A9/embeddings", "/v1/embeddings"),
+]
+
+
+@pytest.mark.parametrize("body", [b'{%b"x":1.50}', b'{"model":"other",%b"x":1.50}'])
+@pytest.mark.parametrize(("path", "upstream_path"), AZURE_PATHS)
+async def test_77_azures_paths_name_the_model(
+    gateway: RunningGateway, upstream: ScriptedUpstream, path: str, upstream_path: str, body: bytes
+) -> None:
+    name = "meta/llama é"
+    await gateway.pushed.routes({name: {"backends": backends(upstream.url, upstream_model=name)}, "other": {}})
+    await gateway.pushed.prices(name)
+    snapshots = gateway.worker.gateway.snapshots
+    await until(lambda: snapshots.prices is not None and name in snapshots.prices.prices)
+    rest = b'"messages":[{"role":"user","content":"Hi"}],"prompt":"Hi","input":"Hi",'
+    answer = await ask(
+        gateway.port, body % rest, path=f"{path}?api-version=2024-10-21", headers={"api-key": gateway.pushed.key}
+    )
+    assert answer.status == 200
+    (received,) = upstream.received
+    assert received.path == upstream_path
+    assert received.body == b'{"model":"%b",%b"x":1.50}' % (name.encode(), rest)
+    (record,) = await gateway.records(1)
+    assert (record["model"], record["endpoint"]) == (name, upstream_path)
+
+
+async def test_77_azures_paths_refuse_as_the_others_do(gateway: RunningGateway) -> None:
+    path, key = "/openai/deployments/m/chat/completions?api-version=1", gateway.pushed.key
+    for body, status in [(b"", 400), (b"[]", 400), (b"{", 400), (b"{}", 400), (chat(), 200)]:
+        assert (await ask(gateway.port, body, path=path, key=key)).status == status
+    assert (await ask(gateway.port, chat(), path=path)).status == 401
+    answer = await ask(gateway.port, chat(), path=path.replace("/m/", "/x/"), key=key)
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert (await ask(gateway.port, method="GET", path=path, key=key)).headers["allow"] == "POST, OPTIONS"
 
 
 @pytest.mark.parametrize("content_type", ["", "text/json", "application/json; charset=utf-8"])
