@@ -9,6 +9,7 @@ import re
 from collections import deque
 from typing import Literal
 
+from ias.gateway import reasoning
 from ias.gateway.chunked import ChunkedDecoder, ChunkedError
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import normalise_event_error
@@ -33,15 +34,28 @@ class BrokenStreamError(ValueError):
 class Rewrite:
     """What must change in a stream: decided once per request."""
 
-    __slots__ = ("client_wants_continuous", "client_wants_usage", "public_model", "upstream_model")
+    __slots__ = (
+        "client_wants_continuous",
+        "client_wants_usage",
+        "names_reasoning_twice",
+        "public_model",
+        "upstream_model",
+    )
 
     def __init__(
-        self, *, client_wants_usage: bool, client_wants_continuous: bool, upstream_model: str, public_model: str
+        self,
+        *,
+        client_wants_usage: bool,
+        client_wants_continuous: bool,
+        upstream_model: str,
+        public_model: str,
+        names_reasoning_twice: bool = False,
     ) -> None:
         self.client_wants_usage = client_wants_usage
         self.client_wants_continuous = client_wants_continuous
         self.upstream_model = upstream_model
         self.public_model = public_model
+        self.names_reasoning_twice = names_reasoning_twice
 
     @property
     def renames(self) -> bool:
@@ -83,6 +97,7 @@ class EventStream:
         self._scanner = EventScanner(event_bytes_max)
         self._length_left = length
         self._verbatim = framing == "chunked" and chunk_output and not named_events and not rewrite.renames
+        self._mirrors = rewrite.names_reasoning_twice and not named_events
         self._renamed = (
             b'"model":"%b"' % rewrite.upstream_model.encode(),
             b'"model":"%b"' % rewrite.public_model.encode(),
@@ -148,6 +163,7 @@ class EventStream:
             or data.find(b'"usage"', start, end) >= 0
             or data.find(b'data: {"error"', start, end) >= 0
             or data.find(b"\r", start, end) >= 0
+            or (self._mirrors and data.find(reasoning.MARK, start, end) >= 0)
         ):
             return False
         if not self.events:
@@ -202,6 +218,8 @@ class EventStream:
             return Event(name, normalise_event_error(data) if name is None else data)
         if self._rewrite.renames:
             data = self._rename(data)
+        if self._mirrors and reasoning.MARK in data:
+            data = bytes(reasoning.name_twice(data))
         if b'"usage"' not in data:
             self.events += 1
             return Event(name, data)

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from ias.contracts.routes import Backend
+from ias.gateway import reasoning
 from ias.gateway.context import Gateway
 from ias.gateway.errors import Refusal, encode_error, unavailable, upstream_failed
 from ias.gateway.estimates import estimate_answer, estimate_stream
@@ -145,6 +146,7 @@ class Relay:
                 client_wants_continuous=options is not None and options.continuous_usage_stats is True,
                 upstream_model=self._backend.upstream_model,
                 public_model=exchange.model,
+                names_reasoning_twice=self._backend.vllm_extensions,
             ),
             framing=framing,
             chunk_output=exchange.client.streams_chunked,
@@ -282,6 +284,8 @@ class Relay:
             return
         exchange.usage = usage or estimate_answer(exchange, body)
         exchange.was_served = True
+        if self._backend.vllm_extensions and reasoning.MARK in body:
+            body = reasoning.name_twice(body)
         if self._backend.upstream_model != exchange.model:
             body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
         exchange.answer(200, body)

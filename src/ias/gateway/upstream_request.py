@@ -11,7 +11,7 @@ from msgspec import UNSET
 from ias.contracts.routes import Backend
 from ias.gateway.endpoints import Endpoint
 from ias.gateway.exchange import Exchange
-from ias.gateway.json_splice import Buffer, edit_object, prepend_members
+from ias.gateway.json_splice import Buffer, edit_object, list_members, prepend_members
 from ias.gateway.peek import POLICED, StreamOptions
 from ias.gateway.upstream import BackendPool
 from ias.kit.sealing import SealBrokenError, Sealer
@@ -80,7 +80,9 @@ class UpstreamRequests:
             options = _stream_options(peek.stream_options or None, continuous=backend.continuous_usage)
             if options is not None:
                 put["stream_options"] = options
-                collides = collides or peek.stream_options is not UNSET
+                if peek.stream_options is not UNSET:
+                    collides = True
+                    put["stream_options"] = _merge(exchange.request.body, options)
         if exchange.output_tokens_max is not None:
             collides = _limit_output(exchange, put) or collides
         if self._salts and backend.vllm_extensions:
@@ -114,6 +116,14 @@ def _stream_options(asked: StreamOptions | None, *, continuous: bool) -> bytes |
     if continuous:
         return b'{"include_usage":true,"continuous_usage_stats":true}'
     return b'{"include_usage":true}'
+
+
+def _merge(body: Buffer, options: bytes) -> bytes:
+    """The client's stream options with ours among them; all others of its stay as they are."""
+    sent = [bytes(body[m.value_start : m.end]) for m in list_members(body) if m.name == "stream_options"]
+    if not sent[-1].startswith(b"{"):
+        return options
+    return edit_object(sent[-1], put={m.name: options[m.value_start : m.end] for m in list_members(options)})
 
 
 def _limit_output(exchange: Exchange, put: dict[str, bytes]) -> bool:

@@ -226,6 +226,92 @@ async def test_22_the_model_has_the_name_the_client_asked_for(
     assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).document["model"] == "m"
 
 
+async def use_vllm(gateway: RunningGateway, upstream: ScriptedUpstream, **more: Any) -> None:
+    await gateway.pushed.routes({"m": {"backends": backends(upstream.url, vllm_extensions=True, **more)}})
+    snapshots = gateway.worker.gateway.snapshots
+    await until(lambda: snapshots.routes is not None and snapshots.routes.version == 2)
+
+
+@pytest.mark.parametrize("sent", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_29_reasoning_has_both_its_names(
+    gateway: RunningGateway, upstream: ScriptedUpstream, sent: str, at_once: bool
+) -> None:
+    await use_vllm(gateway, upstream)
+    thought = 'he said "{hm}" \\ 🙂'
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", sent: thought},
+        {sent: thought},
+        {"content": '"reasoning": no'},
+        {"content": "", sent: None, "tool_calls": [{"index": 0, "function": {"arguments": '{"reasoning":1}'}}]},
+    ]
+    events = [{**chunk(), "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    two = {**chunk(), "choices": [{"index": i, "delta": {sent: str(i)}} for i in range(2)]}
+    finish = chunk(finish="stop")
+    compact = [json.dumps(e, separators=(",", ":")).encode() for e in events]
+    parts = [b"data: " + text + b"\n\n" for text in compact] + [data(two), data(finish)]
+    upstream.script = sends(b"".join(parts)) if at_once else sends(*parts)
+    answer = await stream(gateway)
+    seen = [c["choices"][0]["delta"] for c in answer.chunks]
+    for delta in seen[:2]:
+        assert delta["reasoning"] == delta["reasoning_content"] == thought
+    assert seen[2] == deltas[2]
+    assert seen[3]["reasoning"] is seen[3]["reasoning_content"] is None
+    assert seen[3]["tool_calls"] == deltas[3]["tool_calls"]
+    assert [c["delta"] for c in answer.chunks[4]["choices"]] == [
+        {"reasoning": str(i), "reasoning_content": str(i)} for i in range(2)
+    ]
+    assert answer.body.endswith(data(finish) + b"data: [DONE]\n\n")
+
+
+async def test_29_reasoning_of_a_whole_answer_has_both_its_names(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    await use_vllm(gateway, upstream, upstream_model="n")
+    message = {"role": "assistant", "reasoning": "hm", "content": "Hello"}
+
+    async def whole(_: Received, session: Session) -> None:
+        await session.send_json(completion(choices=[{"index": 0, "message": message}], model="n"))
+
+    upstream.script = whole
+    answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert answer.document == completion(
+        choices=[{"index": 0, "message": {**message, "reasoning_content": "hm"}}], model="m"
+    )
+
+
+async def test_29_what_both_names_have_already_passes_byte_for_byte(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    await use_vllm(gateway, upstream)
+    parts = [
+        data({**chunk(), "choices": [{"index": 0, "delta": {"reasoning": "a", "reasoning_content": "b"}}]}),
+        b'data: {"choices": "odd", "reasoning": 1}\n\n',
+        b'data: {"choices": [ {"delta" : null}, 3 ], "reasoning": 1}\n\n',
+        data(chunk(finish="stop")),
+    ]
+    upstream.script = sends(*parts)
+    assert (await stream(gateway)).body == b"".join(parts) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b'{"include_obfuscation" : 1.50,"x":{}}', b'{"include_usage":true,"include_obfuscation" : 1.50,"x":{}}'),
+        (b'{"x":1,"include_usage":false}', b'{"x":1,"include_usage":true}'),
+        (b'{"include_usage":true , "x":1}', b'{"include_usage":true , "x":1}'),
+        (b"{}", b'{"include_usage":true}'),
+        (b"null", b'{"include_usage":true}'),
+    ],
+)
+async def test_71_unknown_stream_options_reach_the_backend(
+    gateway: RunningGateway, upstream: ScriptedUpstream, sent: bytes, expected: bytes
+) -> None:
+    body = b'{"model":"m","stream":true,"stream_options": %b,"messages":[{}]}'
+    assert (await ask(gateway.port, body % sent, key=gateway.pushed.key)).status == 200
+    assert upstream.received[0].body == body % expected
+
+
 @pytest.mark.parametrize(
     "events",
     [
