@@ -68,8 +68,9 @@ def _find_price(exchange: Exchange, gateway: Gateway, now: float) -> Price | Non
 
 def requested_output_tokens(exchange: Exchange) -> int | None:
     """The output limit the client set; the engine prefers max_completion_tokens where both are there."""
-    limits = dict(exchange.peek.output_limits())
-    return limits.get("max_completion_tokens") or limits.get("max_tokens") or limits.get("max_output_tokens")
+    peek = exchange.peek
+    limit = peek.max_completion_tokens or peek.max_tokens or peek.max_output_tokens  # UNSET is false
+    return limit if isinstance(limit, int) else None
 
 
 def find_output_cap(exchange: Exchange) -> int | None:

@@ -11,13 +11,13 @@ class Clock:
     def __init__(self) -> None:
         self._second = -1
         self._rfc3339 = ""
-        self._http_date = b""
+        self._date_line = b""
 
     def _turn(self, second: int) -> None:
         moment = datetime.fromtimestamp(second, UTC)
         self._second = second
         self._rfc3339 = moment.strftime("%Y-%m-%dT%H:%M:%S")
-        self._http_date = format_datetime(moment, usegmt=True).encode()
+        self._date_line = f"date: {format_datetime(moment, usegmt=True)}\r\n".encode()
 
     def rfc3339(self) -> str:
         """Now, in UTC, with milliseconds."""
@@ -27,9 +27,9 @@ class Clock:
             self._turn(second)
         return f"{self._rfc3339}.{now_ns // 1_000_000 % 1000:03d}Z"
 
-    def http_date(self) -> bytes:
-        """Now, as HTTP's Date."""
+    def date_line(self) -> bytes:
+        """Now, as HTTP's Date header."""
         second = int(time.time())
         if second != self._second:
             self._turn(second)
-        return self._http_date
+        return self._date_line

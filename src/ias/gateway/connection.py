@@ -27,6 +27,8 @@ _DRAINED_BODY_BYTES_MAX = 65_536
 """A refused request's body up to this size is read to its end, so that the connection stays usable."""
 _LINGER_S = 2.0
 _WRITE_BUFFER_HIGH_BYTES = 65_536
+_JOINED_BYTES_MAX = 65_536
+"""Copying a body up to this size behind its head costs less than a second buffer in the transport."""
 _LESSONS_MAX = 8
 """Heads of one connection that are remembered, each in place of the one before, until that is given up."""
 _PROBE_FIRST_S = 0.03
@@ -405,11 +407,11 @@ class ServerConnection(asyncio.Protocol):
             headers,
             self._common_headers(request),
         )
-        parts = [head] if request.method == "HEAD" else [head, body]
+        parts: list[bytes | bytearray] = [head] if request.method == "HEAD" else [head, body]
         if request.is_complete or self._closes_after:
             self._write(parts)
         else:
-            self._held_answer = list(parts)
+            self._held_answer = parts
 
     def begin_stream(self, status: int, headers: bytes) -> None:
         """See Client."""
@@ -446,7 +448,7 @@ class ServerConnection(asyncio.Protocol):
         return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
     def _common_headers(self, request: Request) -> bytes:
-        lines = b"date: %b\r\n" % self._handler.clock.http_date()
+        lines = self._handler.clock.date_line()
         if self._closes_after:
             lines += b"connection: close\r\n"
         if b"origin" in request.headers and self._settings.gateway_cors_origins:
@@ -463,8 +465,8 @@ class ServerConnection(asyncio.Protocol):
             if expects or length is None or length > _DRAINED_BODY_BYTES_MAX:
                 self._closes_after = True
 
-    def _write(self, parts: list[bytes] | list[bytes | bytearray]) -> None:
-        if sum(len(part) for part in parts) < 65_536:
+    def _write(self, parts: list[bytes | bytearray]) -> None:
+        if len(parts[-1]) < _JOINED_BYTES_MAX:
             self._transport.write(b"".join(parts))
         else:
             for part in parts:
@@ -497,12 +499,12 @@ class ServerConnection(asyncio.Protocol):
         body = refusal.body()
         self._transport.write(
             b"%bcontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nopenai-processing-ms: 0\r\n"
-            b"date: %b\r\nconnection: close\r\n\r\n%b"
+            b"%bconnection: close\r\n\r\n%b"
             % (
                 self._status_line(refusal.status),
                 len(body),
                 request_id_of(uuid7()).encode(),
-                self._handler.clock.http_date(),
+                self._handler.clock.date_line(),
                 body,
             )
         )

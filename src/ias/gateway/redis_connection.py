@@ -135,6 +135,8 @@ class RedisConnection:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._on_invalidated = on_invalidated
+        self._loop: asyncio.AbstractEventLoop
+        """Asked for once: each `get_running_loop` is a system call (getpid) in CPython 3.11."""
         self._protocol: _Protocol | None = None
         self._out: list[bytes] = []
         self._is_flush_due = False
@@ -169,7 +171,7 @@ class RedisConnection:
         return await future
 
     def _send(self, protocol: _Protocol, command: bytes, on_reply: Callback) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         protocol.pending.append((on_reply, loop.time() + self._timeout_s))
         self._out.append(command)
         if not self._is_flush_due:
@@ -199,6 +201,7 @@ class RedisConnection:
 
     async def start(self) -> None:
         """Begin to connect, and to reconnect whenever the connection is lost. Returns at once."""
+        self._loop = asyncio.get_running_loop()
         self._keeper = asyncio.create_task(self._keep_connected(), name="redis-keeper")
 
     async def close(self) -> None:

@@ -65,7 +65,7 @@ class Relay:
         self._is_paused = False
         self._retried_stale = False
         self._tried: list[str] = []
-        self._total_deadline = asyncio.get_running_loop().time() + gateway.settings.gateway_total_timeout_s
+        self._total_deadline = 0.0
 
     # -------------------------------------------------------------- to the backend
 
@@ -78,6 +78,7 @@ class Relay:
         self._backend = self._exchange.backend = backend
         self._tried.append(backend.id)
         self._pool = self._gateway.upstreams.pool(backend.url)
+        self._total_deadline = self._pool.loop.time() + self._gateway.settings.gateway_total_timeout_s
         try:
             connection = self._pool.take_idle()
         except PoolFullError:
@@ -234,7 +235,7 @@ class Relay:
         if stream is None:
             return
         if self._connection is not None and not stream.body_ended:
-            self._connection.deadline = asyncio.get_running_loop().time() + _LINGER_S
+            self._connection.allow(_LINGER_S)
         self._exchange.client.end_stream()
         self._finish("failed" if stream.failed else "completed")
 

@@ -39,6 +39,10 @@ def _bulk(number: int) -> bytes:
 class ReserveCall:
     """`reserve.lua` for one org and one budget plan."""
 
+    _now = 0
+    _now_bulk = b""
+    _expires_bulk = b""
+
     def __init__(self, org_id: str, counters: tuple[str, ...], arguments: tuple[str, ...]) -> None:
         self._template = _template(
             "EVALSHA",
@@ -56,8 +60,10 @@ class ReserveCall:
         )
 
     def fill(self, request_id: bytes, amount: int, now: int, expires_at: int) -> bytes:
-        """The call for one request."""
-        return self._template % (request_id, request_id, _bulk(amount), _bulk(now), _bulk(expires_at))
+        """The call for one request. The expiry is always the same time after `now`, in whole seconds."""
+        if now != self._now:
+            self._now, self._now_bulk, self._expires_bulk = now, _bulk(now), _bulk(expires_at)
+        return self._template % (request_id, request_id, _bulk(amount), self._now_bulk, self._expires_bulk)
 
 
 class SettleCall:

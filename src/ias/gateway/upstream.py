@@ -71,6 +71,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         self.has_answered = False
         """Whether any byte of the current answer has come."""
+        self.is_lively = False
+        """Whether bytes have come since the worker's clock last looked: working a deadline out anew for each is dear."""
         self._pool = pool
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
@@ -102,10 +104,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._head_bytes = b""
         self._in_head = True
-        self._is_raw = self._is_complete = self.has_answered = False
+        self._is_raw = self._is_complete = self.has_answered = self.is_lively = False
         self._idle_timeout_s = idle_timeout_s
         self._total_deadline = total_deadline
-        self.deadline = min(self._pool.loop.time() + first_byte_timeout_s, total_deadline)
+        first_byte_deadline = self._pool.loop.time() + first_byte_timeout_s
+        self.deadline = min(first_byte_deadline, total_deadline)
         if len(body) < 65_536:
             self._transport.write(b"".join((head, body)))
         else:
@@ -135,8 +138,20 @@ class UpstreamConnection(asyncio.Protocol):
         """Close an idle connection."""
         self._transport.close()
 
-    def deadline_passed(self, now: float) -> None:
-        """Told by the worker's clock once `deadline` is over."""
+    def check_deadline(self, now: float) -> None:
+        """Told the time now and then by the worker's clock."""
+        if self.is_lively:
+            self.is_lively = False
+            self.deadline = min(now + self._idle_timeout_s, self._total_deadline)
+        if self.deadline <= now:
+            self._deadline_passed(now)
+
+    def allow(self, time_s: float) -> None:
+        """Set another deadline for what is still to come."""
+        self.is_lively = False
+        self._total_deadline = self.deadline = self._pool.loop.time() + time_s
+
+    def _deadline_passed(self, now: float) -> None:
         if now >= self._total_deadline:
             reason = "total_timeout"
         elif self.has_answered:
@@ -157,8 +172,7 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:  # an idle backend has nothing to say
             self._transport.abort()
             return
-        self.has_answered = True
-        self.deadline = min(self._pool.loop.time() + self._idle_timeout_s, self._total_deadline)
+        self.has_answered = self.is_lively = True
         if self._in_head:
             data = self._take_head(data)
         if data and self._receiver is not None:
@@ -470,9 +484,8 @@ class Upstreams:
     def check_deadlines(self, now: float) -> None:
         """Fail what is overdue and close what is stale."""
         for pool in self._pools.values():
-            overdue = [connection for connection in pool.busy if connection.deadline <= now]
-            for connection in overdue:
-                connection.deadline_passed(now)
+            for connection in tuple(pool.busy):
+                connection.check_deadline(now)
             pool.close_stale(now)
 
     def forget_others(self, urls: frozenset[str]) -> None:
