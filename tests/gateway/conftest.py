@@ -27,10 +27,18 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-async def start_gateway(redis_url: str, tmp_path: Path, pushed: Pushed) -> AsyncIterator[StartGateway]:
+def started_gateways() -> list[RunningGateway]:
+    """The gateways that the test has started so far."""
+    return []
+
+
+@pytest.fixture
+async def start_gateway(
+    redis_url: str, tmp_path: Path, pushed: Pushed, started_gateways: list[RunningGateway]
+) -> AsyncIterator[StartGateway]:
     """Start a worker with settings of the test's own; it must be quiet when the test ends."""
     async with AsyncExitStack() as stack:
-        started: list[RunningGateway] = []
+        started = started_gateways
 
         async def start(**settings: Any) -> RunningGateway:
             running = await stack.enter_async_context(

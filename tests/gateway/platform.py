@@ -184,6 +184,16 @@ class RunningGateway:
         await until(lambda: len(self.publisher.records) >= count)
         return self.publisher.records
 
+    async def until_nothing_is_held(self) -> None:
+        """No reservation, no busy connection to a backend, no exchange is left: what must hold after every fault."""
+        await self.until_quiet()
+        gateway = self.worker.gateway
+        assert not any(pool.busy or pool.in_flight for pool in gateway.upstreams._pools.values())
+        if gateway.redis.is_ready:
+            assert await self.pushed.redis.keys("*:reservation:*") == []
+            for counter in await self.pushed.redis.keys("*:budget:*"):
+                assert int(await self.pushed.redis.hget(counter, "reserved") or 0) == 0, counter  # type: ignore[misc]
+
     async def until_quiet(self) -> None:
         """Nothing in flight, nothing reserved that is not settled: what must hold after every test."""
         gateway = self.worker.gateway

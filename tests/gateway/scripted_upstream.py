@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,12 +76,13 @@ class ScriptedUpstream:
 
     script: Script
     port: int = 0
+    scheme: str = "http"
     received: list[Received] = field(default_factory=list)
     open_sessions: int = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open_sessions += 1
@@ -108,9 +110,9 @@ async def _read_request(reader: asyncio.StreamReader) -> Received | None:
 
 
 @asynccontextmanager
-async def run_upstream(script: Script) -> AsyncIterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream(script)
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+async def run_upstream(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream(script, scheme="http" if tls is None else "https")
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=64 * 1024 * 1024, ssl=tls, backlog=2048)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

@@ -46,7 +46,7 @@ async def test_a_hundred_at_once_never_exceed_a_hard_budget(
     assert len(await gateway.records(served)) == served
 
 
-async def test_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: RunningGateway) -> None:
+async def test_86_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: RunningGateway) -> None:
     await gateway.pushed.budgets(budget(10))
     answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
     assert answer.status == 429
@@ -136,7 +136,7 @@ async def test_what_no_backend_served_costs_nothing(gateway: RunningGateway, ups
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 8, "completion_tokens": 2}])
-async def test_a_client_that_leaves_pays_for_what_was_made(
+async def test_47_a_client_that_leaves_pays_for_what_was_made(
     gateway: RunningGateway, upstream: ScriptedUpstream, usage: dict[str, int] | None
 ) -> None:
     aborted = asyncio.Event()
@@ -169,7 +169,7 @@ async def test_a_client_that_leaves_pays_for_what_was_made(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("politely", [False, True])
-async def test_a_client_that_leaves_before_the_answer_stops_the_backend_and_frees_its_reservation(
+async def test_46_48_a_client_that_leaves_before_the_answer_stops_the_backend_and_frees_its_reservation(
     gateway: RunningGateway, upstream: ScriptedUpstream, stream: bool, politely: bool
 ) -> None:
     arrived, aborted = asyncio.Event(), asyncio.Event()

@@ -13,7 +13,7 @@ from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session
 
 
-async def test_no_key_is_401_without_a_code(gateway: RunningGateway) -> None:
+async def test_78_no_key_is_401_without_a_code(gateway: RunningGateway) -> None:
     answer = await ask(gateway.port, chat())
     assert answer.status == 401
     assert (answer.error["type"], answer.error["code"]) == ("invalid_request_error", None)
@@ -25,7 +25,7 @@ WRONG_KEYS: list[Callable[[], str]] = [lambda: "nonsense", generate_key, lambda:
 
 
 @pytest.mark.parametrize("make_key", WRONG_KEYS, ids=["form", "unknown", "checksum"])
-async def test_a_wrong_key_is_401_and_masked(gateway: RunningGateway, make_key: Callable[[], str]) -> None:
+async def test_78_79_a_wrong_key_is_401_and_masked(gateway: RunningGateway, make_key: Callable[[], str]) -> None:
     key = make_key()
     answer = await ask(gateway.port, chat(), key=key)
     assert answer.status == 401
@@ -36,7 +36,7 @@ async def test_a_wrong_key_is_401_and_masked(gateway: RunningGateway, make_key: 
 @pytest.mark.parametrize(
     "authorization", ["bearer {key}", "BEARER {key}", "Bearer  {key}", "Bearer {key} ", "Basic {basic}"]
 )
-async def test_a_key_is_read_however_it_is_spelled(gateway: RunningGateway, authorization: str) -> None:
+async def test_75_76_a_key_is_read_however_it_is_spelled(gateway: RunningGateway, authorization: str) -> None:
     import base64  # noqa: PLC0415
 
     basic = base64.b64encode(f"user:{gateway.pushed.key}".encode()).decode()
@@ -46,7 +46,7 @@ async def test_a_key_is_read_however_it_is_spelled(gateway: RunningGateway, auth
 
 
 @pytest.mark.parametrize("header", ["api-key", "x-api-key"])
-async def test_other_headers_may_carry_the_key(gateway: RunningGateway, header: str) -> None:
+async def test_77_other_headers_may_carry_the_key(gateway: RunningGateway, header: str) -> None:
     assert (await ask(gateway.port, chat(), headers={header: gateway.pushed.key})).status == 200
 
 
@@ -90,7 +90,7 @@ async def test_a_suspended_org_is_refused(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize(
     ("header", "code"), [("Organization", "mismatched_organization"), ("Project", "mismatched_project")]
 )
-async def test_another_tenants_header_is_a_mismatch(gateway: RunningGateway, header: str, code: str) -> None:
+async def test_81_another_tenants_header_is_a_mismatch(gateway: RunningGateway, header: str, code: str) -> None:
     answer = await ask(gateway.port, chat(), key=gateway.pushed.key, headers={f"OpenAI-{header}": "other"})
     assert (answer.status, answer.error["code"]) == (401, code)
 
@@ -124,7 +124,7 @@ async def test_another_tenants_header_is_a_mismatch(gateway: RunningGateway, hea
         (b'{"model":"m","messages":[{}],"n":1e999}', None, "n"),
     ],
 )
-async def test_a_body_that_cannot_be_served_is_400(
+async def test_68_69_70_a_body_that_cannot_be_served_is_400(
     gateway: RunningGateway, upstream: ScriptedUpstream, body: Any, code: str | None, param: str | None
 ) -> None:
     answer = await ask(gateway.port, body, key=gateway.pushed.key)
@@ -139,7 +139,7 @@ async def test_a_missing_model_is_named_first(gateway: RunningGateway) -> None:
     assert "model parameter" in answer.error["message"]
 
 
-async def test_an_unknown_model_is_404(gateway: RunningGateway) -> None:
+async def test_83_an_unknown_model_is_404(gateway: RunningGateway) -> None:
     answer = await ask(gateway.port, chat(model="x"), key=gateway.pushed.key)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", None)
     assert answer.error["message"] == "The model `x` does not exist or you do not have access to it."
@@ -148,19 +148,19 @@ async def test_an_unknown_model_is_404(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize(
     "path", ["/chat/completions", "/v1/v1/chat/completions", "//v1//chat/completions", "/v1/x", "/"]
 )
-async def test_an_unknown_url_is_404(gateway: RunningGateway, path: str) -> None:
+async def test_65_an_unknown_url_is_404(gateway: RunningGateway, path: str) -> None:
     answer = await ask(gateway.port, chat(), key=gateway.pushed.key, path=path)
     assert answer.status == 404
     assert answer.error["message"] == f"Invalid URL (POST {path})"
 
 
-async def test_a_wrong_method_is_405_and_says_which_are_right(gateway: RunningGateway) -> None:
+async def test_66_a_wrong_method_is_405_and_says_which_are_right(gateway: RunningGateway) -> None:
     answer = await ask(gateway.port, key=gateway.pushed.key, method="GET")
     assert (answer.status, answer.error["code"]) == (405, "method_not_supported")
     assert "POST" in answer.headers["allow"]
 
 
-async def test_a_body_over_the_limit_is_413_before_it_is_read(
+async def test_61_a_body_over_the_limit_is_413_before_it_is_read(
     start_gateway: StartGateway, gateway: RunningGateway
 ) -> None:
     small = await start_gateway(gateway_body_bytes_max=1000)
@@ -237,7 +237,7 @@ VLLM_CONTEXT = {
         (503, {"error": "scaling up"}, (503, "server_error", None, None)),
     ],
 )  # fmt: skip
-async def test_backends_errors_come_in_openais_shape(
+async def test_34_to_45_backends_errors_come_in_openais_shape(
     gateway: RunningGateway, upstream: ScriptedUpstream, status: int, body: Any, expected: tuple[Any, ...]
 ) -> None:
     async def script(_: Received, session: Session) -> None:

@@ -32,7 +32,7 @@ async def test_chat_and_stream(sdk: openai.AsyncOpenAI) -> None:
     assert chunks[-1].usage.total_tokens == 15
 
 
-async def test_models_with_slashes(sdk: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
+async def test_82_92_models_with_slashes(sdk: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
     await gateway.pushed.routes({"meta/llama": {}})
     while [model.id async for model in sdk.models.list()] != ["meta/llama"]:
         pass
@@ -42,7 +42,7 @@ async def test_models_with_slashes(sdk: openai.AsyncOpenAI, gateway: RunningGate
     assert caught.value.code == "model_not_found"
 
 
-async def test_embeddings_in_base64_survive(sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_91_embeddings_in_base64_survive(sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     async def embed(received: Received, session: Session) -> None:
         assert received.path == "/v1/embeddings"
         assert received.document["encoding_format"] == "base64"
@@ -66,7 +66,7 @@ async def test_completions(sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream) 
     assert (await sdk.completions.create(model="m", prompt="Hi")).choices[0].text == "Hello"
 
 
-async def test_errors_have_the_sdks_classes(sdk: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
+async def test_78_86_errors_have_the_sdks_classes(sdk: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
     with pytest.raises(openai.AuthenticationError) as wrong:
         await sdk.with_options(api_key="nonsense").chat.completions.create(model="m", messages=MESSAGES)
     assert wrong.value.code == "invalid_api_key"
@@ -84,7 +84,7 @@ async def test_errors_have_the_sdks_classes(sdk: openai.AsyncOpenAI, gateway: Ru
     assert gateway.worker.gateway.metrics._refusals["insufficient_quota"] == before + 1  # no retry
 
 
-async def test_a_backend_that_dies_in_mid_stream_raises(sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_39_a_backend_that_dies_in_mid_stream_raises(sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     async def die(_: Received, session: Session) -> None:
         await session.begin_stream()
         await session.event(chunk("a"))
@@ -98,7 +98,7 @@ async def test_a_backend_that_dies_in_mid_stream_raises(sdk: openai.AsyncOpenAI,
             pass
 
 
-async def test_leaving_a_stream_early_stops_the_backend(
+async def test_47_leaving_a_stream_early_stops_the_backend(
     sdk: openai.AsyncOpenAI, upstream: ScriptedUpstream, gateway: RunningGateway
 ) -> None:
     async def endless(_: Received, session: Session) -> None:

@@ -4,18 +4,20 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.gateway.platform import SECRET_KEY, Pushed, until
-from tests.gateway.raw_client import Answer, ask, chat
-from tests.gateway.scripted_upstream import ScriptedUpstream
+from tests.gateway.raw_client import Answer, RawClient, ask, chat, connect, request_bytes
+from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, chunk
 
 
 class Supervisor:
@@ -32,9 +34,12 @@ class Supervisor:
         except (OSError, asyncio.IncompleteReadError):
             return None
 
+    async def metrics(self) -> str:
+        return (await ask(self.port, method="GET", path="/metrics")).body.decode()
+
     async def served(self) -> int:
         """Requests that were served, as the merged metrics of all workers have it."""
-        metrics = (await ask(self.port, method="GET", path="/metrics")).body.decode()
+        metrics = await self.metrics()
         label = 'endpoint="chat_completions",model="m",status="200"'
         found = re.search(rf"ias_gateway_requests_total\{{{label}\}} (\d+)", metrics)
         return int(found[1]) if found else 0
@@ -120,6 +125,83 @@ async def test_a_killed_worker_is_replaced_and_its_usage_published(
     assert len(served) == 20
     assert {line["org_id"] for line in served} == {"org-1"}
     assert pushed.key not in json.dumps(lines)
+
+
+STREAMS = 1000
+BYTES_PER_STREAM_MAX = 100_000
+
+
+@pytest.mark.slow
+async def test_51_a_thousand_idle_streams_cost_little_and_all_finish(
+    supervisor: Supervisor, pushed: Pushed, upstream: ScriptedUpstream
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 8 * STREAMS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(8 * STREAMS, hard), hard))
+    go_on = asyncio.Event()
+    waiting = 0
+
+    async def wait(_: Received, session: Session) -> None:
+        nonlocal waiting
+        await session.begin_stream()
+        await session.event(chunk("a"))
+        waiting += 1
+        await go_on.wait()
+        await session.event(chunk("b", finish="stop"))
+        await session.end_stream()
+
+    upstream.script = wait
+    before = sum(worker.memory_info().rss for worker in supervisor.workers())
+    gate = asyncio.Semaphore(50)
+
+    async def read(client: RawClient) -> str:
+        async with gate:
+            await client.send(request_bytes(chat(stream=True), key=pushed.key))
+            await client.reader.readuntil(b"\n\n\r\n")
+        answer = await client.reader.readuntil(b"0\r\n\r\n")
+        return answer.decode()
+
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connect(supervisor.port, buffer_bytes=65_536)) for _ in range(STREAMS)
+        ]
+        reading = [asyncio.create_task(read(client)) for client in clients]
+        await until(lambda: waiting == STREAMS, 60)
+        used = sum(worker.memory_info().rss for worker in supervisor.workers()) - before
+        assert used < STREAMS * BYTES_PER_STREAM_MAX
+        assert (await ask(supervisor.port, method="GET", path="/health")).status == 200
+        go_on.set()
+        for answer in await asyncio.wait_for(asyncio.gather(*reading), 60):
+            assert '"b"' in answer
+            assert "data: [DONE]" in answer
+    async with asyncio.timeout(20):
+        while "ias_gateway_in_flight 1\n" not in await supervisor.metrics():  # the one that asks
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+async def test_93_a_supervisor_that_is_told_to_stop_lets_streams_finish(
+    supervisor: Supervisor, pushed: Pushed, upstream: ScriptedUpstream
+) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(_: Received, session: Session) -> None:
+        await session.begin_stream()
+        await session.event(chunk("a"))
+        await go_on.wait()
+        await session.event(chunk("b", finish="stop"))
+        await session.end_stream()
+
+    upstream.script = wait
+    reading = asyncio.create_task(ask(supervisor.port, chat(stream=True), key=pushed.key))
+    await until(lambda: len(upstream.received) == 1)
+    await asyncio.sleep(0.1)
+    supervisor.process.send_signal(signal.SIGTERM)
+    while await supervisor.try_ask(method="GET", path="/health") is not None:
+        await asyncio.sleep(0.02)
+    go_on.set()
+    assert (await reading).text == "ab"
+    assert await asyncio.wait_for(supervisor.process.wait(), 20) == 0
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ async def test_60_twenty_megabytes_of_image(gateway: RunningGateway, upstream: S
     assert upstream.received[0].body == body
 
 
-async def test_62_head_and_options(gateway: RunningGateway, start_gateway: StartGateway) -> None:
+async def test_62_63_head_and_options(gateway: RunningGateway, start_gateway: StartGateway) -> None:
     answer = await ask(gateway.port, key=gateway.pushed.key, method="HEAD", path="/v1/models")
     assert answer.status == 200
     assert int(answer.headers["content-length"]) > 0

@@ -226,6 +226,34 @@ async def test_22_the_model_has_the_name_the_client_asked_for(
     assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).document["model"] == "m"
 
 
+async def test_21_22_what_opens_each_choice_and_names_the_answer_passes(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    opening = [{**chunk(), "choices": [{"index": i, "delta": {"role": "assistant", "content": ""}}]} for i in range(2)]
+    rest = [chunk("a"), chunk("b", index=1), chunk(finish="stop"), chunk(finish="stop", index=1)]
+    upstream.script = sends(*(data(event) for event in opening + rest))
+    chunks = (await stream(gateway, n=2)).chunks
+    first: dict[int, Any] = {}
+    for choice in (choice for c in chunks for choice in c["choices"]):
+        first.setdefault(choice["index"], choice["delta"])
+    assert {index: delta["role"] for index, delta in first.items()} == {0: "assistant", 1: "assistant"}
+    assert {(c["id"], c["created"], c["model"]) for c in chunks} == {("chatcmpl-1", 1, "m")}
+
+
+async def test_13_the_gateway_says_nothing_of_its_own_while_a_backend_thinks(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    async def think(_: Received, session: Session) -> None:
+        await session.begin_stream()
+        await session.event(chunk("a"))
+        await asyncio.sleep(0.5)
+        await session.event(chunk(finish="stop"))
+        await session.end_stream()
+
+    upstream.script = think
+    assert (await stream(gateway)).body == data(chunk("a")) + data(chunk(finish="stop")) + b"data: [DONE]\n\n"
+
+
 async def use_vllm(gateway: RunningGateway, upstream: ScriptedUpstream, **more: Any) -> None:
     await gateway.pushed.routes({"m": {"backends": backends(upstream.url, vllm_extensions=True, **more)}})
     snapshots = gateway.worker.gateway.snapshots
@@ -370,7 +398,7 @@ async def test_a_stream_that_ends_with_its_connection_is_relayed(
     assert (await stream(gateway)).text == "a"
 
 
-async def test_an_error_event_of_the_backend_has_openais_shape(
+async def test_39_an_error_event_of_the_backend_has_openais_shape(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ) -> None:
     upstream.script = sends(

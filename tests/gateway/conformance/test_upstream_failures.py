@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.gateway.conftest import StartGateway
-from tests.gateway.platform import Pushed, RunningGateway, backends, until
+from tests.gateway.platform import Pushed, RunningGateway, backends, budget, until
 from tests.gateway.raw_client import Answer, ask, chat
 from tests.gateway.scripted_upstream import (
     Received,
@@ -19,6 +19,20 @@ from tests.gateway.scripted_upstream import (
 )
 
 NOBODY = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(
+    pushed: Pushed, started_gateways: list[RunningGateway], start_gateway: StartGateway
+) -> AsyncIterator[None]:
+    """Every request here is admitted by a budget, and after each fault nothing is held any more."""
+    await pushed.budgets(budget(10**15))
+    yield
+    for running in started_gateways:
+        await running.until_nothing_is_held()
+        await running.records(running.worker.gateway.spool.appended)
+        settled, _ = await pushed.counter("b1")
+        assert settled == sum(record["cost_nano_usd"] for record in running.publisher.records)
 
 
 @pytest.fixture
@@ -226,5 +240,6 @@ async def test_90_a_compressed_answer_is_unpacked(gateway: RunningGateway, upstr
 
     upstream.script = pack
     answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert answer.status == 200, answer.body
     assert answer.document["usage"]["prompt_tokens"] == 10
     assert upstream.received[0].headers["accept-encoding"] == "identity"
