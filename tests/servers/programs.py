@@ -73,6 +73,9 @@ POSTGRES = Program("PostgreSQL", "postgresql", "IAS_TEST_POSTGRES_URL", _find_po
 RABBITMQ = Program("RabbitMQ", "rabbitmq-server", "IAS_TEST_RABBITMQ_URL", _find_rabbitmq)
 ALL = (REDIS, POSTGRES, RABBITMQ)
 
+NODE_PACKAGES = ("nodejs", "npm")
+"""What the tests of the Node SDK need."""
+
 
 def find_or_install(program: Program) -> Path | None:
     """The program's path; None where it is absent and apt-get is not ours to use or did not bring it."""
@@ -84,6 +87,19 @@ def find_or_install(program: Program) -> Path | None:
                 _install([program.package])
                 found = program.find()
     return found
+
+
+def find_or_install_npm() -> str | None:
+    """npm, where it has its Node beside it; None where they are absent and apt-get is not ours to use or did not bring them."""
+    if not _has_node() and _may_install():
+        with _only_one_installs():
+            if not _has_node():
+                _install([*NODE_PACKAGES])
+    return shutil.which("npm") if _has_node() else None
+
+
+def _has_node() -> bool:
+    return shutil.which("node") is not None and shutil.which("npm") is not None
 
 
 def _may_install() -> bool:
@@ -130,10 +146,12 @@ def _install(packages: list[str]) -> None:
 
 def main() -> None:
     """Install what is missing, all at once; what cannot be had is left to the tests that need it."""
-    missing = [program for program in ALL if program.url_variable not in os.environ and program.find() is None]
+    missing = [program.package for program in ALL if program.url_variable not in os.environ and program.find() is None]
+    if not _has_node():
+        missing += NODE_PACKAGES
     if missing and _may_install():
         with _only_one_installs():
-            _install([program.package for program in missing])
+            _install(missing)
 
 
 if __name__ == "__main__":
