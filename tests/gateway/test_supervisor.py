@@ -92,7 +92,7 @@ async def supervisor(
 
 
 @pytest.mark.slow
-async def test_a_killed_worker_is_replaced_and_its_usage_published(
+async def test_79_a_killed_worker_is_replaced_its_usage_published_and_no_key_logged(
     supervisor: Supervisor, pushed: Pushed, tmp_path: Path
 ) -> None:
     assert len(supervisor.workers()) == 2
