@@ -145,9 +145,7 @@ async def test_83_an_unknown_model_is_404(gateway: RunningGateway) -> None:
     assert answer.error["message"] == "The model `x` does not exist or you do not have access to it."
 
 
-@pytest.mark.parametrize(
-    "path", ["/chat/completions", "/v1/v1/chat/completions", "//v1//chat/completions", "/v1/x", "/"]
-)
+@pytest.mark.parametrize("path", ["/v1/v1/chat/completions", "//v1//chat/completions", "/v1/x", "/"])
 async def test_65_an_unknown_url_is_404(gateway: RunningGateway, path: str) -> None:
     answer = await ask(gateway.port, chat(), key=gateway.pushed.key, path=path)
     assert answer.status == 404
