@@ -76,6 +76,20 @@ async def test_each_event_with_content_is_a_token(
     assert (record["output_tokens"], record["estimated"]) == (tokens, True)
 
 
+async def test_of_named_events_only_deltas_are_tokens(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    async def script(_: Received, session: Session) -> None:
+        await session.begin_stream()
+        for name in ("created", "output_text.delta", "output_text.delta", "output_text.done", "completed"):
+            await session.chunk(f'event: response.{name}\ndata: {{"type":"response.{name}"}}\n\n'.encode())
+        await session.end_stream(done=False)
+
+    upstream.script = script
+    body = {"model": "m", "input": "Hi", "stream": True}
+    assert (await ask(gateway.port, body, key=gateway.pushed.key, path="/v1/responses")).status == 200
+    (record,) = await gateway.records(1)
+    assert (record["output_tokens"], record["estimated"]) == (2, True)
+
+
 async def test_a_stream_that_breaks_off_has_no_closing_event_to_subtract(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ) -> None:

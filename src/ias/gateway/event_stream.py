@@ -66,8 +66,8 @@ class Rewrite:
 class EventStream:
     """The state of one relayed stream.
 
-    `usage` is the engine's last word on tokens; `events` counts events other than usage and errors; `done` says that the client has
-    been sent its end; `body_ended` that the backend's body is complete and its connection free.
+    `usage` is the engine's last word on tokens; `events` counts events with choices or deltas; `done` says that the client
+    has been sent its end; `body_ended` that the backend's body is complete and its connection free.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class EventStream:
             or (self._mirrors and data.find(reasoning.MARK, start, end) >= 0)
         ):
             return False
-        if not self.events:
+        if not self.first_event:
             self.first_event = data[start : min(data.index(b"\n", start), start + _FIRST_EVENT_BYTES_KEPT)]
         self.events += lines // 2
         self.last_events.append(data)
@@ -210,7 +210,7 @@ class EventStream:
     def _inspect(self, event: Event) -> Event | None:
         """Note what an event says of usage and of the end; the event as the client may see it."""
         name, data = event
-        if not self.events:
+        if not self.first_event:
             self.first_event = data[:_FIRST_EVENT_BYTES_KEPT]
         self.last_events.append(data)
         if data.startswith((b'{"error"', b'{ "error"')) or name == b"error":
@@ -221,7 +221,8 @@ class EventStream:
         if self._mirrors and reasoning.MARK in data:
             data = bytes(reasoning.name_twice(data))
         if b'"usage"' not in data:
-            self.events += 1
+            if not self._named_events or (name is not None and name.endswith(b".delta")):
+                self.events += 1
             return Event(name, data)
         return self._inspect_usage(name, data)
 
@@ -241,7 +242,6 @@ class EventStream:
         if reported is not None:
             self.usage = to_counts(reported) or self.usage
         if self._named_events:
-            self.events += 1
             return Event(name, data)
         if chunk.choices == [] and chunk.usage is not None:
             return Event(name, data) if self._rewrite.client_wants_usage else None

@@ -382,7 +382,7 @@ class Relay:
             return
         if stream.usage is not None:
             self._exchange.usage = stream.usage
-        elif stream.events:
+        elif stream.first_event:
             self._exchange.usage = estimate_stream(
                 self._exchange,
                 events=stream.events,
