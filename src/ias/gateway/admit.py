@@ -102,8 +102,12 @@ def _has_foreign_content(peek: Peek, body: bytes | bytearray) -> bool:
 
     Searching a body costs 5 ns a byte, so it is done only where content may have parts at all.
     """
-    if type(peek) is ChatPeek and peek.messages is not None and all(message.is_text() for message in peek.messages):
-        return False
+    if type(peek) is ChatPeek and peek.messages is not None:
+        for message in peek.messages:
+            if not message.is_text():
+                break
+        else:
+            return False
     return b'_url"' in body or b'"input_' in body or b'"file"' in body
 
 

@@ -433,7 +433,8 @@ class ServerConnection(asyncio.Protocol):
 
     def stream(self, data: bytes) -> None:
         """See Client."""
-        self._transport.write(data)
+        if data:
+            self._transport.write(data)
 
     def end_stream(self) -> None:
         """See Client."""

@@ -96,6 +96,8 @@ class EventStream:
         self._decoder = ChunkedDecoder()
         self._scanner = EventScanner(event_bytes_max)
         self._length_left = length
+        self._is_between_events = True
+        """Whether nothing is pending: the next byte begins a chunk and an event, and the client waits for it."""
         self._verbatim = framing == "chunked" and chunk_output and not named_events and not rewrite.renames
         self._mirrors = rewrite.names_reasoning_twice and not named_events
         self._renamed = (
@@ -139,29 +141,35 @@ class EventStream:
 
     def _plain_length(self, data: bytes) -> int:
         """How many leading bytes are chunks of whole events that the client may see exactly as they are."""
-        if self.done or not self._decoder.at_boundary or not self._scanner.is_empty:
+        if not self._is_between_events:
             return 0
         position = 0
         total = len(data)
         while position < total:
             size_end = data.find(b"\r\n", position, position + _SIZE_LINE_LENGTH_MAX)
-            if size_end <= position or data[position:size_end].strip(_HEX_DIGITS):
+            digits = data[position:size_end]
+            if size_end <= position or digits.strip(_HEX_DIGITS):
                 break
             start = size_end + 2
-            end = start + int(data[position:size_end], 16)
+            end = start + int(digits, 16)
             if not self._is_plain_chunk(data, start, end):
                 break
             position = end + 2
         return position
 
     def _is_plain_chunk(self, data: bytes, start: int, end: int) -> bool:
+        if not data.startswith(b"data: {", start) or not data.startswith(b"}\n\n\r\n", end - 3):
+            return False
         lines = data.count(b"\n", start, end)
+        if lines == 2:  # one event: only its beginning can be an error's
+            is_error = data.startswith(b'{"error"', start + 6)
+        else:
+            is_error = data.find(b'data: {"error"', start, end) >= 0
+            if lines != 2 + 2 * data.count(b"\n\ndata: {", start, end):
+                return False
         if (
-            not data.startswith(b"data: {", start)
-            or not data.startswith(b"}\n\n\r\n", end - 3)
-            or (lines != 2 and lines != 2 + 2 * data.count(b"\n\ndata: {", start, end))
+            is_error
             or data.find(b'"usage"', start, end) >= 0
-            or data.find(b'data: {"error"', start, end) >= 0
             or data.find(b"\r", start, end) >= 0
             or (self._mirrors and data.find(reasoning.MARK, start, end) >= 0)
         ):
@@ -180,7 +188,9 @@ class EventStream:
             events = self._scanner.feed(payload)
         except (ChunkedError, EventTooLargeError) as error:
             raise BrokenStreamError(str(error)) from error
-        return self._emit(events)
+        output = self._emit(events)
+        self._is_between_events = not self.done and self._decoder.at_boundary and self._scanner.is_empty
+        return output
 
     def _unframe(self, data: bytes) -> bytes:
         if self._framing == "chunked":
@@ -261,5 +271,6 @@ class EventStream:
 
     def _end(self) -> bytes:
         self.done = True
+        self._is_between_events = False
         mark = b"" if self._named_events else self._frame(_DONE)
         return mark + LAST_CHUNK if self._chunk_output else mark

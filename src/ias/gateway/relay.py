@@ -169,7 +169,9 @@ class Relay:
             self.answer_failed("malformed")
             return False
         if not self._is_over:
-            if output:
+            if self._has_begun:
+                self._exchange.client.stream(output)
+            elif output:
                 self._stream_out(output)
             if stream.done:
                 self._finish_stream()

@@ -173,6 +173,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
             return
         self.has_answered = self.is_lively = True
+        if self._is_raw:
+            if receiver.raw_received(data):
+                self._release()
+            return
         if self._in_head:
             data = self._take_head(data)
         if data and self._receiver is not None:
