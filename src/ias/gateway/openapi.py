@@ -19,6 +19,7 @@ from ias.gateway.endpoints import (
     RESPONSES,
     Endpoint,
 )
+from ias.gateway.replay import IDEMPOTENCY_KEY_LENGTH_MAX
 
 Document = dict[str, Any]
 
@@ -39,12 +40,22 @@ _REFUSALS = {
     "401": "No key, or one that is not valid",
     "403": "The key may not do this",
     "404": "There is no such model, or the key may not use it",
+    "409": "The first request with this Idempotency-Key is still being answered; try again",
     "413": "The body is over the limit",
+    "422": "The Idempotency-Key was used with another request, or the engine refuses this one",
     "429": "A budget has no room for the request; `x-ias-denied-by` names it",
     "500": "Something went wrong on our side",
     "502": "The model's server failed",
     "503": "Something the service needs is away; `retry-after` says when to try again",
     "504": "The model's server did not answer in time",
+}
+
+
+_IDEMPOTENCY_KEY: Document = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Of a request that is not streamed: a repetition gets the stored answer and is charged once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_LENGTH_MAX},
 }
 
 
@@ -90,6 +101,7 @@ def _inference(endpoint: Endpoint) -> Document:
         "operationId": endpoint.name,
         "summary": _SUMMARIES[endpoint],
         "security": [{"bearer": []}, {"api_key": []}],
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {"200": {"description": "The engine's answer", "content": content}} | _errors(_REFUSALS),
     }

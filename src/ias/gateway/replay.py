@@ -18,7 +18,7 @@ from ias.gateway.errors import idempotency_key_in_use, idempotency_key_reused, i
 from ias.gateway.exchange import NEXT, WAIT, Client, Exchange, Progress
 from ias.gateway.redis_connection import RedisAwayError, pack
 
-_KEY_LENGTH_MAX = 255
+IDEMPOTENCY_KEY_LENGTH_MAX = 255
 _CLAIM_MARGIN_S = 60
 _WORTH_REPEATING = frozenset({408, 409, 429})
 """Client errors that time may heal: a repetition should be tried, not told the same."""
@@ -44,9 +44,10 @@ def replay(exchange: Exchange, gateway: Gateway) -> Progress:
     key = exchange.request.headers[b"idempotency-key"]
     if exchange.streamed or not gateway.settings.gateway_idempotency_window_s:
         return NEXT
-    if not 0 < len(key) <= _KEY_LENGTH_MAX:
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
         raise invalid(
-            f"Invalid 'Idempotency-Key': expected 1 to {_KEY_LENGTH_MAX} characters.", param="idempotency-key"
+            f"Invalid 'Idempotency-Key': expected 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters.",
+            param="idempotency-key",
         )
     principal = exchange.principal
     if principal is None:
