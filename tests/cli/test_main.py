@@ -1,9 +1,11 @@
 """The `ias` command: help at once, exit codes that scripts can rely on, and never a traceback."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,33 @@ def test_a_place_that_cannot_hold_data_is_one_line(tmp_path: Path):
     ran = ias("up", "--data-dir", str(tmp_path / "file" / "data"))
     assert ran.returncode == 1
     assert "is not a directory" in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path) -> Iterator[Path]:
+    """A place under a directory that is closed to everyone."""
+    closed = tmp_path / "closed"
+    (closed / "data").mkdir(parents=True)
+    closed.chmod(0)
+    yield closed / "data"
+    closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("command", ["up", "up --detach", "down", "status", "logs"])
+def test_a_place_that_is_out_of_reach_is_one_line(unreadable: Path, command: str):
+    # Root passes every closed door unless it is started without the capabilities that open them.
+    humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ran = subprocess.run(
+        [*humble, sys.executable, "-m", "ias", *command.split(), "--data-dir", str(unreadable)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert str(unreadable) in ran.stderr
+    assert ran.stderr.count("\n") == 1
     assert "Traceback" not in ran.stderr + ran.stdout
 
 

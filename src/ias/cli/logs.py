@@ -1,5 +1,6 @@
 """`ias logs`."""
 
+import importlib
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _CHUNK_BYTES = 65536
 @click.option("--lines", "-n", type=click.IntRange(0), default=50, show_default=True, help="Lines to show of each log.")
 def logs(name: str | None, data_dir: Path, *, follow: bool, lines: int) -> None:
     """Show the log of a process (gateway, management, consumers, engine, postgres, redis, up), or of all."""
-    files = {path.stem: path for path in sorted((data_dir / "logs").glob("*.log"))}
+    files = _find_logs(data_dir / "logs")
     if not files:
         raise CommandError(f"there are no logs in {data_dir / 'logs'}", advice="start a platform with `ias up`")
     if name is not None and name not in files:
@@ -31,6 +32,19 @@ def logs(name: str | None, data_dir: Path, *, follow: bool, lines: int) -> None:
         time.sleep(_POLL_S)
         for path, prefix in prefixes.items():
             positions[path] = _show_new(path, prefix, positions[path])
+
+
+def _find_logs(directory: Path) -> dict[str, Path]:
+    """The log files by the names of their processes."""
+    errors = importlib.import_module("ias.local.errors")
+    try:
+        with importlib.import_module("ias.local.data_directory").explain_unreadable(directory):
+            names = sorted(path for path in directory.iterdir() if path.suffix == ".log")
+    except FileNotFoundError:
+        return {}
+    except errors.PlatformError as error:
+        raise CommandError(error.message, advice=error.advice) from error
+    return {path.stem: path for path in names}
 
 
 def _show_tail(path: Path, prefix: str, lines: int) -> int:

@@ -128,6 +128,21 @@ def explain_os_errors(place: Path) -> Iterator[None]:
         raise PlatformError(message, advice) from error
 
 
+@contextmanager
+def explain_unreadable(place: Path) -> Iterator[None]:
+    """Turn what the system says while something is read into one line and what to do. What is absent stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise PlatformError(f"{place} cannot be read ({error.strerror})", "run as the user who owns it") from error
+    except OSError as error:
+        raise PlatformError(
+            f"{place} cannot be read ({error.strerror or error})", "choose another place with --data-dir"
+        ) from error
+
+
 def write_private(path: Path, document: dict[str, Any]) -> None:
     """Replace a JSON file as a whole; it is 0600 from its first byte and never seen half written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -148,11 +163,10 @@ def find_document(path: Path) -> dict[str, Any] | None:
         PlatformError: the file is there and is not readable JSON.
     """
     try:
-        document = json.loads(path.read_text())
+        with explain_unreadable(path):
+            document = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise PlatformError(f"{path} cannot be read ({error.strerror})", "run as the user who owns it") from error
     except ValueError as error:
         raise PlatformError(f"{path} is damaged", "restore it from a backup, or start on another --data-dir") from error
     if not isinstance(document, dict):

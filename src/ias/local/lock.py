@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from ias.local.data_directory import explain_os_errors
+from ias.local.data_directory import explain_os_errors, explain_unreadable
 from ias.local.errors import PlatformError
 
 _START_TIME_SLACK_S = 2.0
@@ -63,7 +63,11 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 
 def find_holder(path: Path) -> Holder | None:
-    """The living process that holds the lock; None when nobody does, whatever the file says."""
+    """The living process that holds the lock; None when nobody does, whatever the file says.
+
+    Raises:
+        PlatformError: the file is not for this user to read.
+    """
     holder = _read(path)
     return holder if holder and is_same_process(holder) else None
 
@@ -81,9 +85,10 @@ def is_same_process(holder: Holder) -> bool:
 
 def _read(path: Path) -> Holder | None:
     try:
-        content = json.loads(path.read_text())
+        with explain_unreadable(path.parent):
+            content = json.loads(path.read_text())
         return Holder(pid=int(content["pid"]), started_at=float(content["started_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -53,10 +53,17 @@ async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[C
         _delete_ephemeral(options)
         raise
     except PlatformError:
-        if not data.log_file("postgres").exists():  # nothing was started: there is nothing to look into
+        if not _was_started(data):  # there is nothing to look into
             _delete_ephemeral(options)
         raise
     _delete_ephemeral(options)
+
+
+def _was_started(data: DataDirectory) -> bool:
+    try:
+        return data.log_file("postgres").exists()
+    except OSError:
+        return False  # the very place is out of reach
 
 
 def _delete_ephemeral(options: UpOptions) -> None:
