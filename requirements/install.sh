@@ -106,6 +106,7 @@ fi
 
 # ---------------------------------------------------------------- packages
 export VIRTUAL_ENV=$PWD/.venv
+export UV_SYSTEM_CERTS=1 # as pip and apt: a company's own certificate authority is the machine's to know
 "$uv" pip install -q --compile-bytecode --require-hashes -r "requirements/$kind.txt"
 "$uv" pip install -q --no-deps -e .
 .venv/bin/python -m compileall -q src

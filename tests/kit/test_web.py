@@ -157,6 +157,11 @@ async def test_wrong_parameters_are_named_too(client: httpx.AsyncClient) -> None
     assert {error["pointer"] for error in problem["errors"]} == {"note_id", "limit"}
 
 
+async def test_an_unknown_parameter_is_refused_rather_than_ignored(client: httpx.AsyncClient) -> None:
+    problem = assert_problem(await client.get("/probe/v1/notes/1?limit=2&dry_run=true"), 422, "invalid")
+    assert [error["pointer"] for error in problem["errors"]] == ["dry_run"]
+
+
 async def test_a_body_that_is_not_declared_as_json_is_not_read_as_json(client: httpx.AsyncClient) -> None:
     answer = await client.post("/probe/v1/notes", content=b'{"text": "x"}', headers={"content-type": "text/plain"})
     assert_problem(answer, 422, "invalid")

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from opentelemetry import propagate, trace
@@ -103,6 +103,7 @@ def create_app(
         },
         generate_unique_id_function=lambda route: route.name,
         strict_content_type=True,
+        dependencies=[Depends(refuse_unknown_query)],
         redirect_slashes=False,  # the redirect would carry the scheme and host of the request, wrong behind an ingress
     )
     app.state.checks = {}
@@ -117,6 +118,25 @@ def create_app(
         request_body_bytes_max=request_body_bytes_max,
     )
     return app
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """Every operation takes the query parameters that its OpenAPI document names and no others.
+
+    A mistyped filter would otherwise list everything, and a `dry_run` where there is none would write.
+
+    Raises:
+        InvalidError: naming each parameter that is not known.
+    """
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
+    operation = operations.get(request.method.lower())
+    if operation is None:
+        return
+    known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
+    unknown = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
+    if unknown:
+        errors = [FieldError(pointer=name[:100], detail="There is no such parameter.") for name in unknown[:20]]
+        raise InvalidError("Unknown query parameters: " + ", ".join(error.pointer for error in errors), errors=errors)
 
 
 def create_worker_app(*, checks: Mapping[str, Check], registry: CollectorRegistry) -> FastAPI:

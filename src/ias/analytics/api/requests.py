@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.analytics.api.parts import CursorsPart, UsagePart
 from ias.analytics.store.usage_records import RequestFilter, UsageRow
@@ -15,6 +15,7 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.moments import Moment
 from ias.kit.web import Answer
 
 router = APIRouter(prefix="/analytics/v1/requests", tags=["requests"])
@@ -55,8 +56,8 @@ class RequestQuery(Answer):
     user_id: UUID | None = None
     model: Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")] = None
     outcome: Outcome | None = None
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
+    start: Moment | None = None
+    end: Moment | None = None
 
 
 @router.get("")

@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.analytics.api.parts import UsagePart
 from ias.analytics.core.histograms import percentile_ms
@@ -13,6 +13,7 @@ from ias.analytics.store.usage_hourly import Bucket, Group, UsageSum
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
+from ias.kit.moments import Moment
 from ias.kit.web import Answer
 
 router = APIRouter(prefix="/analytics/v1/usage", tags=["usage"])
@@ -57,8 +58,8 @@ async def get_usage(
     access: Annotated[Access, requires(Permission.USAGE_READ)],
     usage: UsagePart,
     org_id: Annotated[UUID, Query()],
-    start: Annotated[AwareDatetime | None, Query(description="Absent: a day back by hour, thirty by day.")] = None,
-    end: Annotated[AwareDatetime | None, Query(description="Absent: now.")] = None,
+    start: Annotated[Moment | None, Query(description="Absent: a day back by hour, thirty by day.")] = None,
+    end: Annotated[Moment | None, Query(description="Absent: now.")] = None,
     bucket: Annotated[Bucket, Query()] = "hour",
     group_by: Annotated[Group, Query()] = "none",
 ) -> UsageAnswer:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.billing.api.parts import CursorsPart, LedgerPart
 from ias.billing.api.prices import PriceAnswer, render_price
@@ -15,6 +15,7 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.moments import Moment
 from ias.kit.web import Answer
 
 router = APIRouter(prefix="/billing/v1", tags=["ledger"])
@@ -72,8 +73,8 @@ class LedgerQuery(Answer):
     user_id: UUID | None = None
     model: ModelName | None = None
     kind: Kind | None = None
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
+    start: Moment | None = None
+    end: Moment | None = None
 
 
 @router.get("/ledger")
