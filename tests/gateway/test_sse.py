@@ -200,3 +200,52 @@ def test_the_model_is_called_as_the_client_calls_it() -> None:
     output = payload_of(relay(stream, WHOLE, []))
     first = json.loads(output.split(b"\n\n")[0].removeprefix(b"data: "))
     assert first["model"] == "alias"
+
+
+# ------------------------------------------------------------------ usage in every event
+
+CONTENT = {
+    "id": "c",
+    "object": "chat.completion.chunk",
+    "choices": [{"index": 0, "delta": {"content": ',"usage":{}}'}}],
+}
+COUNTS = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+
+
+@pytest.mark.parametrize("wants", ["nothing", "usage", "continuous"])
+@pytest.mark.parametrize(
+    "usage", [COUNTS, {**COUNTS, "prompt_tokens_details": None}, {"total_tokens": 10, **COUNTS}, None]
+)
+@pytest.mark.parametrize("order", ["last", "first"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_usage_in_content_events_is_shown_as_asked_for_wherever_it_stands(
+    wants: str, usage: dict[str, object] | None, order: str, separators: tuple[str, str]
+) -> None:
+    document = {**CONTENT, "usage": usage} if order == "last" else {"usage": usage, **CONTENT}
+    data = b"data: %b\n\n" % json.dumps(document, separators=separators).encode()
+    stream = EventStream(
+        Rewrite(
+            client_wants_usage=wants != "nothing",
+            client_wants_continuous=wants == "continuous",
+            upstream_model="m",
+            public_model="m",
+        ),
+        framing="close",
+        chunk_output=False,
+        named_events=False,
+        event_bytes_max=10_000,
+    )
+    shown = json.loads(stream.feed(data).removeprefix(b"data: "))
+    expected = dict(CONTENT)
+    if wants == "usage":
+        expected["usage"] = None
+    elif wants == "continuous":
+        expected["usage"] = usage
+    assert shown == expected
+    if usage is None:
+        assert stream.usage is None
+    else:
+        assert stream.usage is not None
+        assert (stream.usage.input_tokens, stream.usage.output_tokens) == (7, 3)
+        assert stream.usage.cached_input_tokens == (2 if usage["prompt_tokens_details"] else 0)
+    assert stream.events == 1

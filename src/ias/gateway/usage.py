@@ -44,6 +44,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
 
 
 _answer_decoder = msgspec.json.Decoder(Answer)
+_usage_decoder = msgspec.json.Decoder(ReportedUsage)
 _chunk_decoder = msgspec.json.Decoder(StreamedChunk)
 
 
@@ -79,6 +80,14 @@ def read_answer_usage(body: bytes | bytearray) -> TokenCounts | None:
     except (msgspec.DecodeError, RecursionError) as error:
         raise NoJsonObjectError from error
     return None if usage is None else to_counts(usage)
+
+
+def read_usage(data: bytes) -> TokenCounts | None:
+    """The counts of a `usage` by itself; None when they cannot be read."""
+    try:
+        return to_counts(_usage_decoder.decode(data))
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def read_chunk(data: bytes) -> StreamedChunk | None:
