@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 
+SETTINGS = {
+    "IAS_SECRET_KEY": "A" * 43 + "=",
+    "IAS_REDIS_URL": "redis://127.0.0.1:1/0",
+    "IAS_BUS_URL": "redis://127.0.0.1:1/0",
+    "IAS_IDENTITY_DATABASE_URL": "postgresql://ias:hunter2@127.0.0.1:1/ias_identity",
+}
+"""Of the right form, and nobody answers there."""
+
 
 def ias(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -68,6 +76,57 @@ def test_missing_settings_are_named_by_their_variables():
     assert ran.returncode == 1
     assert "IAS_REDIS_URL" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("service", ["gateway", "identity", "management"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("IAS_REDIS_URL", "hunter2"), ("IAS_SECRET_KEY", "hunter2"), ("IAS_REDIS_URL", "redis://:hunter2@host:port")],
+)
+def test_settings_of_a_wrong_form_are_one_line_that_does_not_show_them(service: str, variable: str, value: str):
+    ran = ias("serve", service, **{**SETTINGS, variable: value})
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"ias serve: {variable} must be ")
+    assert ran.stderr.count("\n") == 1
+    assert "hunter2" not in ran.stderr + ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "status"),
+    [
+        ("hunter2", "must be a URL like postgresql://", 1),
+        ("postgresql://ias:hunter2@127.0.0.1:1/x", "refuses connections; check that PostgreSQL runs there", 3),
+        ("postgresql://ias:hunter2@nobody.invalid/x", "is on a host whose name is not known", 3),
+    ],
+)
+def test_a_database_that_cannot_be_migrated_is_one_line(url: str, words: str, status: int):
+    ran = ias("migrate", "identity", IAS_IDENTITY_DATABASE_URL=url)
+    assert ran.returncode == status
+    assert "IAS_IDENTITY_DATABASE_URL" in ran.stderr
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert "hunter2" not in ran.stderr
+
+
+@pytest.mark.parametrize("service", ["identity", "management"])
+def test_a_service_without_its_database_ends_with_one_line(service: str):
+    others = ("registry", "billing", "analytics", "gitops")
+    databases = {f"IAS_{name.upper()}_DATABASE_URL": "postgresql://ias@127.0.0.1:1/x" for name in others}
+    ran = ias("serve", service, "--port", "0", **SETTINGS, **databases)
+    assert ran.returncode == 3
+    assert ran.stderr.splitlines()[-1].startswith(
+        "ias serve: the database of identity (IAS_IDENTITY_DATABASE_URL) refuses connections"
+    )
+    assert "Traceback" not in ran.stderr
+    assert "hunter2" not in ran.stderr
+
+
+def test_a_setting_that_is_not_json_is_one_line():
+    ran = ias("serve", "identity", **{**SETTINGS, "IAS_IDENTITY_SERVICE_CLIENTS": "hunter2"})
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("ias serve: IAS_IDENTITY_SERVICE_CLIENTS is not valid JSON")
+    assert ran.stderr.count("\n") == 1
+    assert "hunter2" not in ran.stderr
 
 
 def test_a_platform_that_does_not_run_is_3_and_says_so(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Transactions commit as a whole or not at all, and nothing waits for ever."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -13,7 +14,9 @@ from ias.kit.settings import ServiceSettings
 
 
 def settings(**changed: float) -> ServiceSettings:
-    return ServiceSettings(secret_key="", redis_url="redis://127.0.0.1:1/0", **changed)  # type: ignore[arg-type]
+    return ServiceSettings(
+        secret_key=base64.b64encode(bytes(32)).decode(), redis_url="redis://127.0.0.1:1/0", **changed
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ SCRIPT = """
 import logging, structlog, sys
 from ias.kit.logging import configure_logging
 from ias.kit.settings import ProcessSettings
-configure_logging("probe", ProcessSettings(secret_key="", redis_url="", log_level="info", log_format=sys.argv[1]))
+told = {"secret_key": "A" * 43 + "=", "redis_url": "redis://127.0.0.1:1/0", "log_format": sys.argv[1]}
+configure_logging("probe", ProcessSettings(**told))
 log = structlog.get_logger("ias.test")
 with structlog.contextvars.bound_contextvars(request_id="req_1"):
     log.info("said", size=3, password="hunter2", api_key="hunter2", token="hunter2", authorization="hunter2")

@@ -1,5 +1,6 @@
 """What every management API does around a request."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ from tests.kit.token_issuer import TokenIssuer
 
 BODY_BYTES_MAX = 1000
 NOWHERE = "postgresql://ias:ias@127.0.0.1:1/nowhere"
-SETTINGS = ServiceSettings(secret_key="", redis_url="redis://127.0.0.1:1/0", database_timeout_s=2)
+SETTINGS = ServiceSettings(
+    secret_key=base64.b64encode(bytes(32)).decode(), redis_url="redis://127.0.0.1:1/0", database_timeout_s=2
+)
 
 
 class Note(Body):

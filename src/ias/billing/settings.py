@@ -1,14 +1,14 @@
 """What billing is told by the environment."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from ias.kit.settings import ServiceSettings
+from ias.kit.settings import BusUrl, DatabaseUrl, ServiceSettings
 
 
 class BillingSettings(ServiceSettings):
     """Settings of billing, beside those of every service."""
 
-    billing_database_url: SecretStr = Field(
+    billing_database_url: DatabaseUrl = Field(
         description="PostgreSQL of billing: `postgresql://user:password@host:port/ias_billing`."
     )
     billing_heal_interval_s: float = Field(
@@ -19,4 +19,4 @@ class BillingSettings(ServiceSettings):
 class BillingConsumerSettings(BillingSettings):
     """Settings of the process that books usage records."""
 
-    bus_url: SecretStr = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")
+    bus_url: BusUrl = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")

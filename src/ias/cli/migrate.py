@@ -24,7 +24,23 @@ def migrate(services: tuple[str, ...], revision: str) -> None:
         raise CommandError(
             f"{', '.join(missing)} must be set", advice="for example postgresql://user@host:5432/ias_identity"
         )
-    migrations = importlib.import_module("ias.kit.migrations")
+    settings = importlib.import_module("ias.kit.settings")
+    for variable in variables.values():
+        try:
+            settings.check_database_url(os.environ[variable])
+        except ValueError as error:
+            raise CommandError(f"{variable} {error}") from error
     for service, variable in variables.items():
-        migrations.migrate(service, os.environ[variable], revision=revision)
+        _migrate(service, os.environ[variable], revision)
         click.echo(f"{service} is at {revision}")
+
+
+def _migrate(service: str, database_url: str, revision: str) -> None:
+    try:
+        importlib.import_module("ias.kit.migrations").migrate(service, database_url, revision=revision)
+    except Exception as error:  # what has no line of its own is raised again, with its traceback
+        failures = importlib.import_module("ias.cli.database_failures")
+        explained: CommandError | None = failures.explain_database_failure(service, error)
+        if explained is None:
+            raise
+        raise explained from error

@@ -1,7 +1,9 @@
 """`ias serve`: one deployable in the foreground, as in production."""
 
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -60,20 +62,23 @@ def _serve_apps(service: str, host: str, port: int) -> None:
         app = importlib.import_module("ias.local.management").ManagementApp(apps, version=__version__)
     else:
         app = apps[service]
-    run_uvicorn(app, host, port)
+
+    def explain(error: BaseException) -> CommandError | None:
+        failures = importlib.import_module("ias.cli.database_failures")
+        explained: CommandError | None = failures.explain_database_failure(getattr(error, "service", service), error)
+        return explained
+
+    run_uvicorn(importlib.import_module("ias.cli.startup").StartupWatch(app, explain), host, port)
 
 
 def build_part(module: str, function: str) -> Any:
     """What a service's wiring builds; settings that are missing or wrong become one line."""
-    pydantic = importlib.import_module("pydantic")
-    try:
+    with explained_settings():
         return getattr(importlib.import_module(module), function)()
-    except pydantic.ValidationError as error:
-        raise explain_settings(error) from error
 
 
 def run_uvicorn(app: Any, host: str, port: int) -> None:
-    """Serve an ASGI app until SIGTERM or SIGINT, then let running requests finish."""
+    """Serve a watched app until SIGTERM or SIGINT, then let running requests finish."""
     uvicorn = importlib.import_module("uvicorn")
     config = uvicorn.Config(
         app,
@@ -90,24 +95,48 @@ def run_uvicorn(app: Any, host: str, port: int) -> None:
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = uvicorn.Server(config)
-    server.run()
+    with suppress(SystemExit):  # uvicorn's own end when it could not start, which is told below
+        server.run()
+    if app.failure:
+        raise app.failure
     if not server.started:
         raise CommandError("the service did not start", advice="its log says why")
 
 
 def read_settings(settings_type: Any, **given: Any) -> Any:
     """A process's settings, from the environment and from what was typed."""
-    pydantic = importlib.import_module("pydantic")
-    try:
+    with explained_settings():
         return settings_type(**given)
+
+
+@contextmanager
+def explained_settings() -> Iterator[None]:
+    """Turn settings that are missing or wrong into one line."""
+    pydantic, sources = importlib.import_module("pydantic"), importlib.import_module("pydantic_settings")
+    try:
+        yield
     except pydantic.ValidationError as error:
         raise explain_settings(error) from error
+    except sources.SettingsError as error:  # its text names the field and holds no value
+        field = re.search(r'field "(\w+)"', str(error))
+        raise CommandError(
+            f"IAS_{field[1].upper()} is not valid JSON" if field else str(error),
+            advice="docs/settings.md lists the settings",
+        ) from error
 
 
 def explain_settings(error: Any) -> CommandError:
     """Settings that are missing or wrong, by the names of their environment variables."""
-    wrong = [f"IAS_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
-    return CommandError("the settings are not complete: " + "; ".join(wrong), advice="docs/settings.md lists them")
+    wrong = [f"IAS_{'_'.join(str(part) for part in item['loc']).upper()} {_say(item)}" for item in error.errors()]
+    return CommandError("; ".join(wrong), advice="docs/settings.md lists the settings")
+
+
+def _say(wrong: Mapping[str, Any]) -> str:
+    if wrong["type"] == "missing":
+        return "must be set"
+    if wrong["type"] == "value_error":
+        return str(wrong["ctx"]["error"])
+    return f"is wrong ({wrong['msg']})"
 
 
 def configure_logging(process: str, settings: Any) -> None:

@@ -1,14 +1,14 @@
 """What gitops is told by the environment."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from ias.kit.settings import ServiceSettings
+from ias.kit.settings import DatabaseUrl, ServiceSettings
 
 
 class GitopsSettings(ServiceSettings):
     """Settings of gitops, beside those of every service."""
 
-    gitops_database_url: SecretStr = Field(
+    gitops_database_url: DatabaseUrl = Field(
         description="PostgreSQL of gitops: `postgresql://user:password@host:port/ias_gitops`."
     )
     billing_url: str = Field(

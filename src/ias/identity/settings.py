@@ -2,13 +2,13 @@
 
 from pydantic import Field, SecretStr
 
-from ias.kit.settings import ServiceSettings
+from ias.kit.settings import DatabaseUrl, ServiceSettings
 
 
 class IdentitySettings(ServiceSettings):
     """Settings of identity, on top of those of every service."""
 
-    identity_database_url: SecretStr = Field(
+    identity_database_url: DatabaseUrl = Field(
         description="PostgreSQL of identity: `postgresql://user:pass@host:port/db`."
     )
     identity_service_clients: dict[str, str] = Field(

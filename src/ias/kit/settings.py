@@ -1,25 +1,95 @@
-"""Settings come from the environment, prefix `IAS_`, and are read once, by a process's wiring."""
+"""Settings come from the environment, prefix `IAS_`, and are read once, by a process's wiring.
 
-from typing import Literal
+Addresses and keys are checked for their form when they are read. What is said of a wrong one never holds its value, which may
+hold a password.
+"""
 
-from pydantic import Field, SecretStr
+import base64
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_BUS_SCHEMES = ("amqp", "amqps", *_REDIS_SCHEMES)
+_DATABASE_URL = re.compile(
+    r"(?:postgresql|postgres)(?:\+asyncpg)?://(?:[^@]*@)?(?:\[[^\]]+\]|[^/:@?]*)(?::\d+)?(?:[/?].*)?"
+)
+"""Looser than a URL's own syntax, as SQLAlchemy is: a password may hold a slash."""
+
+
+def check_database_url(url: str) -> None:
+    """Return when a text has the form of a database's address.
+
+    Raises:
+        ValueError: saying what the form is, and nothing of the text.
+    """
+    if not _DATABASE_URL.fullmatch(url):
+        raise ValueError("must be a URL like postgresql://user:password@host:5432/database")
+
+
+def _check_secret_key(secret: SecretStr) -> SecretStr:
+    try:
+        size_bytes = len(base64.b64decode(secret.get_secret_value(), validate=True))
+    except ValueError:
+        size_bytes = 0
+    if size_bytes != 32:
+        raise ValueError("must be the base64 of 32 bytes; `openssl rand -base64 32` makes one")
+    return secret
+
+
+def _check_database_url(secret: SecretStr) -> SecretStr:
+    check_database_url(secret.get_secret_value())
+    return secret
+
+
+def _check_redis_url(secret: SecretStr) -> SecretStr:
+    if not _is_url(secret.get_secret_value(), _REDIS_SCHEMES):
+        raise ValueError("must be a URL like redis://:password@host:6379/0 (or rediss://, unix://)")
+    return secret
+
+
+def _check_bus_url(secret: SecretStr) -> SecretStr:
+    if not _is_url(secret.get_secret_value(), _BUS_SCHEMES):
+        raise ValueError(
+            "must be a URL like amqp://user:password@host:5672/ or redis://:password@host:6379/0"
+            " (or amqps://, rediss://, unix://)"
+        )
+    return secret
+
+
+def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    if text.partition("://")[0] not in schemes or "://" not in text:
+        return False
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        return False
+    return port is None or port > 0
+
+
+SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+BusUrl = Annotated[SecretStr, AfterValidator(_check_bus_url)]
 
 
 class ProcessSettings(BaseSettings):
     """What every process of the platform is told."""
 
-    model_config = SettingsConfigDict(env_prefix="IAS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="IAS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="JSON lines, or coloured text for a terminal.")
     otlp_endpoint: str | None = Field(
         None, description="OTLP/HTTP endpoint that traces are sent to, e.g. `http://tempo:4318`; unset sends none."
     )
-    secret_key: SecretStr = Field(
+    secret_key: SecretKey = Field(
         description="Root secret, base64 of 32 bytes, the same for every process: seals credentials, signs cursors."
     )
-    redis_url: SecretStr = Field(
+    redis_url: RedisUrl = Field(
         description="Redis for caches, counters and pushed documents: `redis://[:password@]host:port/db`."
     )
     redis_timeout_s: float = Field(2.0, description="Deadline of one Redis operation outside the gateway's own.")

@@ -24,6 +24,9 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
 }
 """Which paths are whose."""
 
+_END_TIMEOUT_S = 5
+"""How long an app's lifespan may take to end after its last word."""
+
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 _JSON = b"application/json"
 _PROBLEM = b"application/problem+json"
@@ -31,6 +34,10 @@ _PROBLEM = b"application/problem+json"
 
 class LifespanError(RuntimeError):
     """A service's app did not start."""
+
+    def __init__(self, service: str, why: str) -> None:
+        super().__init__(f"{service} did not start: {why}")
+        self.service = service
 
 
 class ManagementApp:
@@ -116,7 +123,7 @@ class ManagementApp:
         except LifespanError as error:
             await self._stop_lifespans()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
+            raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._stop_lifespans()
@@ -147,13 +154,15 @@ class _Lifespan:
         self._task = asyncio.create_task(self._app(scope, self._to_app.get, self._from_app.put))  # type: ignore[arg-type]  # a coroutine function's call is a coroutine
         answer = await self._converse({"type": "lifespan.startup"})
         if answer["type"] != "lifespan.startup.complete":
-            raise LifespanError(f"{self._name} did not start: {answer.get('message') or answer['type']}")
+            await asyncio.wait({self._task}, timeout=_END_TIMEOUT_S)
+            cause = self._task.exception() if self._task.done() else None
+            raise LifespanError(self._name, answer.get("message") or answer["type"]) from cause
 
     async def stop(self) -> None:
         if self._task is None or self._task.done():
             return
         await self._converse({"type": "lifespan.shutdown"})
-        await asyncio.wait({self._task}, timeout=5)
+        await asyncio.wait({self._task}, timeout=_END_TIMEOUT_S)
 
     async def _converse(self, message: Message) -> Message:
         """Send a message; the app's answer, or how it ended when it did not answer."""

@@ -1,14 +1,14 @@
 """What the registry is told by the environment."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from ias.kit.settings import ServiceSettings
+from ias.kit.settings import DatabaseUrl, ServiceSettings
 
 
 class RegistrySettings(ServiceSettings):
     """Settings of the registry, beside those of every service."""
 
-    registry_database_url: SecretStr = Field(
+    registry_database_url: DatabaseUrl = Field(
         description="PostgreSQL of the registry: `postgresql://user:password@host:port/ias_registry`."
     )
     registry_allow_loopback: bool = Field(
