@@ -17,6 +17,16 @@ down: ## Stop a platform that runs in the background (ARGS: options of `ias down
 	@requirements/install.sh runtime
 	@exec $(BIN)/ias down $(ARGS)
 
+.PHONY: status
+status: ## Show what runs, and whether it is ready (ARGS: options of `ias status`)
+	@requirements/install.sh runtime
+	@exec $(BIN)/ias status $(ARGS)
+
+.PHONY: logs
+logs: ## Show the logs of the platform's processes (ARGS: a name and options of `ias logs`)
+	@requirements/install.sh runtime
+	@exec $(BIN)/ias logs $(ARGS)
+
 .PHONY: check
 check: ## Style, types, walls between services, generated files up to date
 	@requirements/install.sh dev

@@ -7,14 +7,15 @@ import asyncpg
 from alembic.util import CommandError as RevisionError
 
 from ias.cli.failures import FAILED, UNAVAILABLE, CommandError
+from ias.local.typed_command import typed
 
 _SAYS = {
     "3D000": ("does not exist on its server", "create it with CREATE DATABASE, or correct the setting", FAILED),
     "28000": ("is closed to this user", "correct the user and the password in the setting", FAILED),
     "28P01": ("is closed to this user", "correct the user and the password in the setting", FAILED),
     "42501": ("does not let its user do this", "make the user its owner", FAILED),
-    "42P01": ("does not have the current schema", "run `ias migrate {service}` first", FAILED),
-    "42703": ("does not have the current schema", "run `ias migrate {service}` first", FAILED),
+    "42P01": ("does not have the current schema", "run `{migrate}` first", FAILED),
+    "42703": ("does not have the current schema", "run `{migrate}` first", FAILED),
     "53300": ("has no connection left", "end some, or raise max_connections there", UNAVAILABLE),
     "57P03": ("is starting or stopping", "try again in a moment", UNAVAILABLE),
 }
@@ -31,7 +32,7 @@ def explain_database_failure(service: str, error: BaseException) -> CommandError
     what, advice, exit_code = found
     return CommandError(
         f"the database of {service} (IAS_{service.upper()}_DATABASE_URL) {what}",
-        advice=advice.format(service=service),
+        advice=advice.format(migrate=typed("migrate", service)),
         exit_code=exit_code,
     )
 

@@ -22,7 +22,8 @@ def logs(name: str | None, data_dir: Path, *, follow: bool, lines: int) -> None:
     """Show the log of a process (gateway, management, consumers, engine, postgres, redis, up), or of all."""
     files = _find_logs(data_dir / "logs")
     if not files:
-        raise CommandError(f"there are no logs in {data_dir / 'logs'}", advice="start a platform with `ias up`")
+        start = importlib.import_module("ias.local.typed_command").typed("up", "--data-dir", str(data_dir))
+        raise CommandError(f"there are no logs in {data_dir / 'logs'}", advice=f"start a platform with `{start}`")
     if name is not None and name not in files:
         raise CommandError(f"there is no log of {name}", advice=f"there are: {', '.join(files)}")
     chosen = {name: files[name]} if name is not None else files

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from ias.local.typed_command import typed
+
 _TIMEOUT_S = 0.5
 _OWNERS: Mapping[str, str] = {"vllm": "vLLM", "llamacpp": "llama.cpp", "sglang": "SGLang", "library": "Ollama"}
 
@@ -23,7 +25,8 @@ class LocalServer:
     def offer(self) -> str:
         """One line: what was found and the command that puts it behind the gateway."""
         model = self.models[0] if self.models else "NAME"
-        return f"{self.name} runs at {self.url}; to serve it: ias up --upstream {self.url} --model {model}"
+        command = typed("up", "--upstream", self.url, "--model", model)
+        return f"{self.name} runs at {self.url}; to serve it: {command}"
 
 
 async def find_local_servers(ports: Mapping[int, str] | None = None) -> list[LocalServer]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ias.local.connection import Connection
+from ias.local.typed_command import typed
 
 _CURL = """\
 curl -N {gateway_url}/v1/chat/completions \\
@@ -37,7 +38,7 @@ def python_snippet(connection: Connection) -> str:
 
 def render_greeting(connection: Connection, data_root: Path, *, detached: bool) -> str:
     """The whole text. It holds the API key and no other secret."""
-    stop = f"ias down --data-dir {data_root}" if detached else "Ctrl-C"
+    stop = typed("down", "--data-dir", str(data_root)) if detached else "Ctrl-C"
     return "\n".join(
         [
             "",

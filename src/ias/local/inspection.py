@@ -13,6 +13,7 @@ from ias.local.connection import Connection, find_connection
 from ias.local.data_directory import DataDirectory, find_document
 from ias.local.errors import NotRunningError, PlatformError
 from ias.local.lock import Holder, find_holder, is_same_process
+from ias.local.typed_command import typed
 
 _READY_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 120.0
@@ -83,16 +84,17 @@ def stop(data: DataDirectory) -> None:
         raise PlatformError(f"process {holder.pid} is another user's", "stop it as that user") from error
     except ProcessLookupError:
         return
-    _wait_ended(holder)
+    _wait_ended(holder, data)
 
 
-def _wait_ended(holder: Holder) -> None:
+def _wait_ended(holder: Holder, data: DataDirectory) -> None:
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while is_same_process(holder):
         if time.monotonic() > deadline:
+            logs = typed("logs", "up", "--data-dir", str(data.root))
             raise PlatformError(
                 f"the platform (process {holder.pid}) did not stop within {_STOP_TIMEOUT_S:.0f} s",
-                f"see `ias logs up`, or end it with kill -9 {holder.pid}: its processes end with it",
+                f"see `{logs}`, or end it with kill -9 {holder.pid}: its processes end with it",
             )
         time.sleep(0.1)
 

@@ -16,6 +16,7 @@ import psutil
 
 from ias.local.data_directory import explain_os_errors, explain_unreadable
 from ias.local.errors import PlatformError
+from ias.local.typed_command import typed
 
 _START_TIME_SLACK_S = 2.0
 """psutil derives start times from the boot time, which the clock's corrections move a little."""
@@ -49,9 +50,10 @@ def hold_lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = _read(path)
             who = f"process {holder.pid}" if holder else "another process"
+            where = ("--data-dir", str(path.parent))
             raise AlreadyRunningError(
                 f"a platform already runs on {path.parent} ({who})",
-                f"see it with `ias status --data-dir {path.parent}`, stop it with `ias down --data-dir {path.parent}`",
+                f"see it with `{typed('status', *where)}`, stop it with `{typed('down', *where)}`",
             ) from error
         with explain_os_errors(path.parent):
             os.ftruncate(descriptor, 0)

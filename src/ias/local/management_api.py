@@ -55,7 +55,7 @@ class ManagementApi:
             answer = await self._client.request(method, self._url + path, headers=self._headers, **arguments)
         except httpx.HTTPError as error:
             raise PlatformError(
-                f"{method} {path} got no answer ({type(error).__name__})", "see `ias logs management`"
+                f"{method} {path} got no answer ({type(error).__name__})", "the log of management says why"
             ) from error
         if answer.is_success:
             body: dict[str, Any] = answer.json() if answer.content else {}
