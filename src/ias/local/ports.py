@@ -1,6 +1,7 @@
 """Ports: free ones for the platform's inner servers, and a clear line when a wanted one is taken."""
 
 import errno
+import os
 import socket
 from contextlib import ExitStack
 
@@ -9,6 +10,8 @@ import psutil
 from ias.local.errors import PlatformError
 
 LOOPBACK = "127.0.0.1"
+
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def find_free_ports(count: int) -> list[int]:
@@ -44,7 +47,14 @@ def require_free(port: int, host: str, option: str) -> None:
         )
     if obstacle in (errno.EACCES, errno.EPERM):
         raise PlatformError(f"port {port} is reserved for the system", f"choose one above 1023 with {option}")
-    raise PlatformError(f"nothing can listen on {host}:{port}", f"choose another with {option}")
+    if obstacle in _NOT_OURS:
+        raise PlatformError(
+            f"{host} is not an address of this machine",
+            "choose one of its own with --host: 127.0.0.1 for this machine alone, 0.0.0.0 for all",
+        )
+    raise PlatformError(
+        f"nothing can listen on {host}:{port} ({os.strerror(obstacle)})", f"choose another with {option}"
+    )
 
 
 def find_listener(port: int) -> str | None:
@@ -73,5 +83,6 @@ def _find_obstacle(port: int, host: str) -> int | None:
             probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            return error.errno or errno.EINVAL
+            # A name that is not known has a number of its own kind, which is none of the system's.
+            return errno.EADDRNOTAVAIL if isinstance(error, socket.gaierror) else error.errno or errno.EINVAL
         return None
