@@ -72,11 +72,35 @@ async def test_each_service_answers_on_its_own_paths_with_its_own_state():
 
 async def test_a_path_that_is_nobodys_is_a_404_problem():
     async with running(ManagementApp({"identity": make_service("identity", [])}, version="1")) as client:
-        for path in ("/", "/nothing", "/billing/v1/prices"):
+        for path in ("/nothing", "/identity", "/billing/v1/prices"):
             answer = await client.get(path)
             assert answer.status_code == 404
             assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["x-request-id"].startswith("req_")
             assert answer.json()["code"] == "not_found"
+            assert answer.json()["type"] == "urn:ias:problem:not_found"
+            assert answer.json()["instance"] == path
+
+
+async def test_a_request_id_that_is_well_formed_is_given_back():
+    async with running(ManagementApp({"identity": make_service("identity", [])}, version="1")) as client:
+        for path in ("/", "/nothing", "/health", "/ready", "/metrics"):
+            answer = await client.get(path, headers={"x-request-id": "req_0123456789"})
+            assert answer.headers["x-request-id"] == "req_0123456789"
+            answer = await client.get(path, headers={"x-request-id": "not well formed"})
+            assert answer.headers["x-request-id"].startswith("req_")
+
+
+async def test_the_bare_address_lists_the_services_and_where_each_is_described():
+    apps = {name: make_service(name, []) for name in ("identity", "billing")}
+    async with running(ManagementApp(apps, version="1")) as client:
+        answer = await client.get("/")
+        assert answer.status_code == 200
+        assert answer.json()["services"] == {
+            "identity": "/identity/v1/openapi.json",
+            "billing": "/billing/v1/openapi.json",
+        }
+        assert (await client.post("/")).status_code == 404
 
 
 async def test_readiness_names_the_service_and_what_it_waits_for():

@@ -15,6 +15,11 @@ def test_every_service_with_a_database_has_its_paths():
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_described_where_the_index_says(service: str):
+    assert build_app(service).openapi_url == f"/{service}/v1/openapi.json"
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_services_routes_lead_to_it(service: str):
     for route in list_routes(build_app(service)):
         if route.path not in OWN_OF_EACH:

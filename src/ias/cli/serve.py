@@ -85,7 +85,7 @@ def run_uvicorn(app: Any, host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=importlib.import_module("ias.cli.http_protocol").ProblemProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -268,6 +268,15 @@ class RequestContext:
         )
 
 
+def make_own_headers(given_request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """What every answer carries: the request id (the given one when it is well-formed, else a new one) and what browsers may do.
+
+    For answers that are given before a service's app is asked; the app adds its own.
+    """
+    request_id = _accept_request_id(given_request_id.decode("latin-1"))
+    return [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
+
+
 def _accept_request_id(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else request_id_of(uuid7())
 

@@ -1,13 +1,16 @@
 """All management services in one process: each service's app as it is, chosen by the path of the request.
 
-`/health`, `/ready` and `/metrics` speak for all of them. The apps share nothing but the process: each has its own state,
-lifespan, database and metrics, as when `ias serve SERVICE` runs it alone.
+`/` lists them, and `/health`, `/ready` and `/metrics` speak for all of them. The apps share nothing but the process: each has its
+own state, lifespan, database and metrics, as when `ias serve SERVICE` runs it alone.
 """
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+
+from ias.kit.problems import NotFoundError
+from ias.kit.web import make_own_headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -62,6 +65,13 @@ class ManagementApp:
         name = next((name for name, prefixes in ROUTES.items() if path.startswith(prefixes)), None)
         if name in self._apps:
             await self._apps[name](self._lifespans[name].scope_of(scope), receive, send)
+        else:
+            await self._answer_itself(scope, _with_own_headers(scope, send))
+
+    async def _answer_itself(self, scope: Scope, send: Send) -> None:
+        path = scope["path"]
+        if path == "/" and scope["method"] in ("GET", "HEAD"):
+            await _answer(send, 200, _JSON, json.dumps(self._index()).encode())
         elif path == "/health":
             await _answer(send, 200, _JSON, json.dumps({"status": "ok", "version": self._version}).encode())
         elif path == "/ready":
@@ -71,6 +81,10 @@ class ManagementApp:
             await _answer(send, 200, _TEXT, merge_metrics(text.decode() for text in texts).encode())
         else:
             await _answer(send, 404, _PROBLEM, _not_found(path))
+
+    def _index(self) -> dict[str, Any]:
+        """Where each service's description is: what a person who opens the bare address looks for."""
+        return {"version": self._version, "services": {name: f"/{name}/v1/openapi.json" for name in self._apps}}
 
     async def _answer_ready(self, send: Send) -> None:
         answers = await asyncio.gather(*(self._ask(name, "/ready") for name in self._apps))
@@ -198,17 +212,24 @@ def merge_metrics(texts: Any) -> str:
 
 
 def _not_found(path: str) -> bytes:
-    return json.dumps(
-        {
-            "type": "about:blank",
-            "title": "Not found",
-            "status": 404,
-            "detail": "There is nothing at this path.",
-            "instance": path,
-            "code": "not_found",
-            "errors": [],
-        }
-    ).encode()
+    return (
+        NotFoundError("There is nothing at this path; `GET /` lists what there is.")
+        .render(path)
+        .model_dump_json()
+        .encode()
+    )
+
+
+def _with_own_headers(scope: Scope, send: Send) -> Send:
+    """`send`, with the headers that every service's answers carry."""
+    own = make_own_headers(dict(scope["headers"]).get(b"x-request-id", b""))
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *own]
+        await send(message)
+
+    return send_with_headers
 
 
 async def _answer(send: Send, status: int, content_type: bytes, body: bytes) -> None:
