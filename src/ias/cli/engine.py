@@ -26,8 +26,17 @@ def engine() -> None:
 )
 @click.option("--ttft-ms", type=click.FloatRange(0), default=50.0, show_default=True, help="Time to the first token.")
 @click.option("--context-length", type=click.IntRange(1), default=8192, show_default=True, help="Tokens of context.")
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="One JSON line per request.")
 def sim(
-    *, host: str, port: int, model: str, seed: int, tokens_per_second: float, ttft_ms: float, context_length: int
+    *,
+    host: str,
+    port: int,
+    model: str,
+    seed: int,
+    tokens_per_second: float,
+    ttft_ms: float,
+    context_length: int,
+    access_log: bool,
 ) -> None:
     """The built-in engine: OpenAI-shaped, deterministic text, honest usage counts."""
     importlib.import_module("ias.engine.server").serve(
@@ -38,4 +47,5 @@ def sim(
         tokens_per_second=tokens_per_second,
         ttft_ms=ttft_ms,
         context_length=context_length,
+        access_log=access_log,
     )

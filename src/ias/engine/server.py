@@ -4,6 +4,7 @@ A client that disconnects aborts its request within one step, as with vLLM, stre
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
@@ -38,6 +39,7 @@ from ias.engine.protocol import (
     make_limits,
 )
 from ias.engine.replica import Capacity, Job, Replica
+from ias.engine.request_log import RequestLog
 from ias.engine.tokenizer import tokenize, tokenize_chat, tokenize_ids
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -69,9 +71,11 @@ def serve(
     tokens_per_second: float,
     ttft_ms: float,
     context_length: int,
+    access_log: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then answers that are under way have SHUTDOWN_TIMEOUT_S to end."""
-    app = build_app(EngineSettings(model, seed, tokens_per_second, ttft_ms, context_length))
+    replica = build_app(EngineSettings(model, seed, tokens_per_second, ttft_ms, context_length))
+    app = RequestLog(replica, sys.stderr) if access_log else replica
     uvicorn.run(
         app,
         host=host,
