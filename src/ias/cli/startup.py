@@ -41,7 +41,7 @@ class StartupWatch:
 
         try:
             await self._app(scope, receive, hold_failure)
-        except Exception as error:
+        except Exception as error:  # whatever kept the app from starting is explained in one line
             if failed is None:
                 raise
             self.failure = self._explain(error)

@@ -101,7 +101,7 @@ def advance(exchange: Exchange, gateway: Gateway) -> None:
                 return
     except Refusal as refusal:
         _refuse(exchange, refusal)
-    except Exception:
+    except Exception:  # a fault in one request must not take down the others' worker
         log.exception("request_failed", request_id=exchange.request_id)
         gateway.metrics.internal_errors += 1
         _refuse(exchange, internal())
@@ -146,7 +146,7 @@ def _close(exchange: Exchange, gateway: Gateway) -> None:
             stage(exchange, gateway)
         if tracing is not None:
             tracing.end(exchange)
-    except Exception:
+    except Exception:  # the connection must go on to its next request whatever the books say
         log.exception("closing_failed", request_id=exchange.request_id)
         gateway.metrics.internal_errors += 1
     exchange.client.exchange_over()

@@ -57,7 +57,7 @@ class RabbitPublisher:
                 await exchange.publish(message, routing_key="")
         except DeliveryError as error:
             raise BusFullError(topic) from error
-        except BaseException:
+        except BaseException:  # cancelled or broken, a channel in doubt is not used again
             await self.close()
             raise
 
