@@ -30,11 +30,6 @@ class RequestIds:
         return f"{time.time_ns() // 1_000_000:012x}7{digits[1:4]}{variant}{digits[4:19]}"
 
 
-def to_uuid_text(digits: str) -> str:
-    """The spelling with dashes."""
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def made_at(record_hex: str) -> float:
     """When a record's id was made, in Unix seconds."""
     return int(record_hex[:12], 16) / 1000

@@ -23,7 +23,7 @@ _FOREVER = float("inf")
 class UpstreamHead:
     """Status and the few headers of an answer that matter."""
 
-    __slots__ = ("content_encoding", "content_length", "content_type", "is_chunked", "retry_after", "status")
+    __slots__ = ("content_encoding", "content_length", "content_type", "is_chunked", "status")
 
     def __init__(self) -> None:
         self.status = 0
@@ -31,7 +31,6 @@ class UpstreamHead:
         self.content_length: int | None = None
         self.content_encoding = b""
         self.is_chunked = False
-        self.retry_after: bytes | None = None
 
     def with_length(self, content_length: int) -> "UpstreamHead":
         """The head of an answer of another length."""
@@ -297,8 +296,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head.is_chunked = value.lower() == b"chunked"
             case b"content-encoding":
                 self._head.content_encoding = value.lower()
-            case b"retry-after":
-                self._head.retry_after = value
 
     def on_headers_complete(self) -> None:
         """httptools: the head is whole."""
@@ -491,11 +488,6 @@ class Upstreams:
             for connection in tuple(pool.busy):
                 connection.check_deadline(now)
             pool.close_stale(now)
-
-    def forget_others(self, urls: frozenset[str]) -> None:
-        """Drop idle pools of backends that no route names any more."""
-        for url in [url for url, pool in self._pools.items() if url not in urls and not pool.in_flight]:
-            self._pools.pop(url).close()
 
     def close(self) -> None:
         """Close everything."""

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from ias.analytics.store.usage_records import create_partition, find_missing_partitions
-from ias.kit.bus.port import wait_or_stop
 from ias.kit.database import Database
 from ias.kit.partitions import Month
+from ias.kit.pauses import wait_or_stop
 
 log = structlog.get_logger("ias.analytics")
 

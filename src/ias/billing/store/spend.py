@@ -1,7 +1,7 @@
 """What was spent, summed: the hourly projection of the ledger."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -94,14 +94,3 @@ async def sum_spend(
         recent_sum = recent_sum.where(func.coalesce(held, False).is_(False))
     total = await connection.scalar(select(old_sum.scalar_subquery() + recent_sum.scalar_subquery()))
     return int(total or 0)
-
-
-async def list_hourly(connection: AsyncConnection, org_id: UUID) -> Sequence[tuple[datetime, int, int]]:
-    """An org's spending by hour: the hour, the number of entries, nano-USD."""
-    query = (
-        select(SPEND_HOURLY.c.hour, func.sum(SPEND_HOURLY.c.entries), func.sum(SPEND_HOURLY.c.cost_nano_usd))
-        .where(SPEND_HOURLY.c.org_id == org_id)
-        .group_by(SPEND_HOURLY.c.hour)
-        .order_by(SPEND_HOURLY.c.hour)
-    )
-    return [(hour, int(entries), int(cost)) for hour, entries, cost in await connection.execute(query)]

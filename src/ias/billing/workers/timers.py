@@ -15,9 +15,9 @@ from ias.billing.core.counters import Counters
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.readiness import Readiness
 from ias.billing.store import budgets, partitions
-from ias.kit.bus.port import wait_or_stop
 from ias.kit.database import Database
 from ias.kit.partitions import Month
+from ias.kit.pauses import wait_or_stop
 
 log = structlog.get_logger("ias.billing")
 

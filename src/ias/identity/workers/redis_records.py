@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from ias.identity.core.redis_records import AWAY, RedisRecords
-from ias.identity.workers.pauses import pause
+from ias.kit.pauses import wait_or_stop
 
 log = structlog.get_logger("ias.identity.redis_records")
 
@@ -26,4 +26,4 @@ async def keep_pushed(records: RedisRecords, stop: asyncio.Event, *, interval_s:
             if not was_away:
                 log.exception("gateways are not told of changes at the moment")
             was_away = True
-        await pause(stop, interval_s)
+        await wait_or_stop(stop, interval_s)

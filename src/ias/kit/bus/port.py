@@ -7,6 +7,8 @@ from typing import Protocol
 
 import structlog
 
+from ias.kit.pauses import wait_or_stop
+
 log = structlog.get_logger("ias.bus")
 
 PUBLISH_TIMEOUT_S = 10.0
@@ -46,14 +48,6 @@ def backoff_s(attempt: int) -> float:
     """How long to wait after the given failure (0 is the first): doubling, capped, with full jitter."""
     ceiling = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter, not a secret
-
-
-async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but no longer than until `stop` is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        pass
 
 
 async def handle_with_patience(handler: Handler, body: bytes, stop: asyncio.Event) -> str | None:

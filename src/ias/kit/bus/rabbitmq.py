@@ -23,8 +23,8 @@ from ias.kit.bus.port import (
     backoff_s,
     handle_with_patience,
     log,
-    wait_or_stop,
 )
+from ias.kit.pauses import wait_or_stop
 
 _PREFETCH = 4
 
