@@ -40,12 +40,13 @@ def test_help_lists_every_command_and_loads_none_of_them():
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    for command in ("up", "down", "status", "logs", "serve", "consume", "migrate", "engine", "version"):
+    for command in ("up", "down", "status", "logs", "serve", "consume", "dead-letters", "migrate", "engine", "version"):
         assert f"  {command} " in ran.stdout
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "logs", "serve", "consume", "migrate", "engine", "engine sim", "version"]
+    "command",
+    ["up", "down", "status", "logs", "serve", "consume", "dead-letters", "migrate", "engine", "engine sim", "version"],
 )
 def test_every_command_explains_itself(command: str):
     ran = ias(*command.split(), "--help")

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from ias.kit.settings import BusUrl, DatabaseUrl, ServiceSettings
+from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
 class AnalyticsSettings(ServiceSettings):
@@ -13,7 +13,5 @@ class AnalyticsSettings(ServiceSettings):
     )
 
 
-class AnalyticsConsumerSettings(AnalyticsSettings):
+class AnalyticsConsumerSettings(BusSettings, AnalyticsSettings):
     """Settings of the process that counts usage records."""
-
-    bus_url: BusUrl = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")

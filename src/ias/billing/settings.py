@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from ias.kit.settings import BusUrl, DatabaseUrl, ServiceSettings
+from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
 class BillingSettings(ServiceSettings):
@@ -16,7 +16,5 @@ class BillingSettings(ServiceSettings):
     )
 
 
-class BillingConsumerSettings(BillingSettings):
+class BillingConsumerSettings(BusSettings, BillingSettings):
     """Settings of the process that books usage records."""
-
-    bus_url: BusUrl = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")

@@ -28,6 +28,9 @@ _COMMANDS: Mapping[str, _Entry] = {
     "logs": _Entry("ias.cli.logs", "logs", "Show the logs of the platform's processes."),
     "serve": _Entry("ias.cli.serve", "serve", "Run one service in the foreground."),
     "consume": _Entry("ias.cli.consume", "consume", "Run event consumers in the foreground."),
+    "dead-letters": _Entry(
+        "ias.cli.dead_letters", "dead_letters", "Show, replay or remove what consumers could not book."
+    ),
     "migrate": _Entry("ias.cli.migrate", "migrate", "Bring services' databases to the current schema."),
     "engine": _Entry("ias.cli.engine", "engine", "Run an inference engine in the foreground."),
     "version": _Entry("ias.cli.version", "version", "Show the version."),

@@ -5,13 +5,12 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from ias.kit.settings import BusUrl, ProcessSettings
+from ias.kit.settings import BusSettings, ProcessSettings
 
 
-class GatewaySettings(ProcessSettings):
+class GatewaySettings(BusSettings, ProcessSettings):
     """What a gateway is told. Times are in seconds, sizes in bytes."""
 
-    bus_url: BusUrl = Field(description="Where usage records are published: `amqp://…` or `redis://…`.")
     identity_url: str = Field("http://127.0.0.1:8001", description="Base URL of identity, asked about unknown keys.")
     service_secret: SecretStr | None = Field(
         None, description="This process's client secret at identity; unset never asks identity."

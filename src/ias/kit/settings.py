@@ -95,6 +95,14 @@ class ProcessSettings(BaseSettings):
     redis_timeout_s: float = Field(2.0, description="Deadline of one Redis operation outside the gateway's own.")
 
 
+class BusSettings(BaseSettings):
+    """What whoever meets the bus is told."""
+
+    model_config = SettingsConfigDict(env_prefix="IAS_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    bus_url: BusUrl = Field(description="The event bus: `amqp://…` (RabbitMQ) or `redis://…` (Redis Streams).")
+
+
 class ServiceSettings(ProcessSettings):
     """What every management service is told besides."""
 

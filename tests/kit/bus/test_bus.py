@@ -118,6 +118,73 @@ async def test_poison_is_set_aside_and_the_rest_goes_on(bus_url: str, publisher:
         assert await seen.wait_for(2) == [b"good", b"better"]
 
 
+@asynccontextmanager
+async def dead_letters(bus_url: str, publisher: bus.Publisher, *bodies: bytes) -> AsyncIterator[bus.DeadLetters]:
+    """Dead letters of billing with these bodies."""
+    seen = Seen()
+    seen.poison.update(bodies)
+    for number, body in enumerate([*bodies, b"last"]):
+        await publisher.publish(USAGE_TOPIC, body, message_id=str(number))
+    async with consuming(bus_url, "billing", seen):
+        await seen.wait_for(1)
+    async with bus.open_dead_letters(bus_url, USAGE_TOPIC, "billing") as letters:
+        yield letters
+
+
+async def test_dead_letters_are_read_oldest_first_and_stay(bus_url: str, publisher: bus.Publisher) -> None:
+    async with dead_letters(bus_url, publisher, b"one", b"two", b"three") as letters:
+        for _ in range(2):
+            assert [letter async for letter in letters.read(2)] == [
+                bus.DeadLetter("0", "cannot be read", b"one"),
+                bus.DeadLetter("1", "cannot be read", b"two"),
+            ]
+    async with bus.open_dead_letters(bus_url, USAGE_TOPIC, "billing") as letters:
+        assert await letters.count() == 3
+
+
+async def test_replayed_dead_letters_reach_their_group_again_and_are_gone(
+    bus_url: str, publisher: bus.Publisher
+) -> None:
+    upgraded = Seen()
+    async with dead_letters(bus_url, publisher, b"one", b"two") as letters:
+        assert await letters.replay(limit=10) == 2
+    async with consuming(bus_url, "billing", upgraded):
+        assert await upgraded.wait_for(2) == [b"one", b"two"]
+    async with bus.open_dead_letters(bus_url, USAGE_TOPIC, "billing") as letters:
+        assert await letters.count() == 0
+        assert await letters.replay(limit=10) == 0
+
+
+async def test_a_replayed_message_that_still_cannot_be_booked_comes_back_once(
+    bus_url: str, publisher: bus.Publisher
+) -> None:
+    seen = Seen()
+    seen.poison.add(b"garbage")
+    async with dead_letters(bus_url, publisher, b"garbage") as letters:
+        assert await letters.replay(limit=10) == 1
+    await publisher.publish(USAGE_TOPIC, b"behind", message_id="9")
+    async with consuming(bus_url, "billing", seen):
+        assert await seen.wait_for(1) == [b"behind"]
+    async with bus.open_dead_letters(bus_url, USAGE_TOPIC, "billing") as letters:
+        assert [letter.body async for letter in letters.read(10)] == [b"garbage"]
+
+
+async def test_removed_dead_letters_are_kept_elsewhere_first(bus_url: str, publisher: bus.Publisher) -> None:
+    kept: list[bus.DeadLetter] = []
+
+    def keep(letter: bus.DeadLetter) -> None:
+        if letter.body == b"two":
+            raise OSError("the disk is full")
+        kept.append(letter)
+
+    async with dead_letters(bus_url, publisher, b"one", b"two") as letters:
+        with pytest.raises(OSError, match="full"):
+            await letters.remove(10, keep)
+    assert [letter.body for letter in kept] == [b"one"]
+    async with bus.open_dead_letters(bus_url, USAGE_TOPIC, "billing") as letters:
+        assert [letter.body async for letter in letters.read(10)] == [b"two"]
+
+
 async def test_publishing_to_a_broker_that_is_away_raises() -> None:
     for url in ("amqp://guest:guest@127.0.0.1:1/", "redis://127.0.0.1:1/0"):
         publisher = bus.open_publisher(url)

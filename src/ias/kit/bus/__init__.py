@@ -7,12 +7,23 @@ publisher's own spool).
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
-from ias.kit.bus.port import BusFullError, Handler, PoisonError, Publisher
-from ias.kit.bus.rabbitmq import RabbitPublisher, consume_rabbitmq
-from ias.kit.bus.redis_streams import RedisPublisher, consume_redis
+from ias.kit.bus.port import BusFullError, DeadLetter, DeadLetters, Handler, PoisonError, Publisher
+from ias.kit.bus.rabbitmq import RabbitPublisher, consume_rabbitmq, open_rabbitmq_dead_letters
+from ias.kit.bus.redis_streams import RedisPublisher, consume_redis, open_redis_dead_letters
 
-__all__ = ["BusFullError", "Handler", "PoisonError", "Publisher", "consume", "open_publisher"]
+__all__ = [
+    "BusFullError",
+    "DeadLetter",
+    "DeadLetters",
+    "Handler",
+    "PoisonError",
+    "Publisher",
+    "consume",
+    "open_dead_letters",
+    "open_publisher",
+]
 
 
 def open_publisher(bus_url: str) -> Publisher:
@@ -34,6 +45,16 @@ async def consume(bus_url: str, topic: str, group: str, handler: "Handler", stop
     """
     run = consume_rabbitmq if _is_rabbitmq(bus_url) else consume_redis
     await run(bus_url, topic, group, handler, stop)
+
+
+def open_dead_letters(bus_url: str, topic: str, group: str) -> AbstractAsyncContextManager[DeadLetters]:
+    """What a group of a topic set aside.
+
+    Raises on entering:
+        OSError, RedisError, aiormq's exceptions, TimeoutError: the broker is away.
+    """
+    open_them = open_rabbitmq_dead_letters if _is_rabbitmq(bus_url) else open_redis_dead_letters
+    return open_them(bus_url, topic, group)
 
 
 def _is_rabbitmq(bus_url: str) -> bool:

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -42,6 +43,38 @@ class Publisher(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a group set aside, and why."""
+
+    message_id: str
+    reason: str
+    body: bytes
+
+
+class DeadLetters(Protocol):
+    """What one group of a topic set aside, oldest first."""
+
+    async def count(self) -> int:
+        """How many there are."""
+
+    def read(self, limit: int) -> AsyncGenerator[DeadLetter]:
+        """The oldest ones. They stay where they are."""
+
+    async def replay(self, limit: int) -> int:
+        """Give the oldest ones to their group again; how many those were.
+
+        A message leaves the dead letters only after the group's queue has it. Who is interrupted in between leaves it in both,
+        which is booked once all the same.
+
+        Raises:
+            BusFullError: the group's queue is at its bound; what was moved before stays moved.
+        """
+
+    async def remove(self, limit: int, keep: Callable[[DeadLetter], None]) -> int:
+        """Hand the oldest ones to `keep`, and drop each when that has returned; how many those were."""
 
 
 def backoff_s(attempt: int) -> float:

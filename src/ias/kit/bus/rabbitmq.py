@@ -6,7 +6,7 @@ consumer started. Full queues refuse (`reject-publish`), which reaches the publi
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
@@ -18,6 +18,7 @@ from ias.kit.bus.port import (
     PUBLISH_TIMEOUT_S,
     QUEUE_LENGTH_MAX,
     BusFullError,
+    DeadLetter,
     Handler,
     StoppedError,
     backoff_s,
@@ -27,6 +28,10 @@ from ias.kit.bus.port import (
 from ias.kit.pauses import wait_or_stop
 
 _PREFETCH = 4
+_REASON = "x-ias-reason"
+_KEPT_FOR_GOOD = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+"""Since release 4.0 RabbitMQ drops what was delivered 20 times, unless it is told otherwise (its release notes, "default redelivery
+limit"). A consumer that is killed twenty times must not lose a usage record, nor must looking at dead letters."""
 
 
 class RabbitPublisher:
@@ -107,6 +112,78 @@ async def consume_rabbitmq(url: str, topic: str, group: str, handler: Handler, s
             attempt += 1
 
 
+class RabbitDeadLetters:
+    """See `DeadLetters`. What was fetched and not acknowledged goes back to its place, at the latest when the channel closes."""
+
+    def __init__(self, channel: AbstractChannel, queue: AbstractQueue, group_queue_name: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._group_queue_name = group_queue_name
+
+    async def count(self) -> int:
+        """See `DeadLetters`."""
+        return self._queue.declaration_result.message_count or 0
+
+    async def read(self, limit: int) -> AsyncGenerator[DeadLetter]:
+        """See `DeadLetters`."""
+        fetched = [message async for message in self._fetch(limit)]
+        for message in fetched:
+            await message.nack(requeue=True)
+        for message in fetched:
+            yield _dead_letter(message)
+
+    async def replay(self, limit: int) -> int:
+        """See `DeadLetters`."""
+        replayed = 0
+        async for message in self._fetch(limit):
+            again = aio_pika.Message(
+                message.body,
+                message_id=message.message_id,
+                content_type="application/json",
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            )
+            try:
+                await self._channel.default_exchange.publish(
+                    again, routing_key=self._group_queue_name, timeout=PUBLISH_TIMEOUT_S
+                )
+            except DeliveryError as error:
+                raise BusFullError(self._group_queue_name) from error
+            await message.ack()
+            replayed += 1
+        return replayed
+
+    async def remove(self, limit: int, keep: Callable[[DeadLetter], None]) -> int:
+        """See `DeadLetters`."""
+        removed = 0
+        async for message in self._fetch(limit):
+            keep(_dead_letter(message))
+            await message.ack()
+            removed += 1
+        return removed
+
+    async def _fetch(self, limit: int) -> AsyncGenerator[AbstractIncomingMessage]:
+        """At most as many as there were at the start: a message that is set aside again is not fetched twice."""
+        for _ in range(min(limit, await self.count())):
+            message = await self._queue.get(fail=False, timeout=CONNECT_TIMEOUT_S)
+            if message is None:
+                return
+            yield message
+
+
+@contextlib.asynccontextmanager
+async def open_rabbitmq_dead_letters(url: str, topic: str, group: str) -> AsyncIterator[RabbitDeadLetters]:
+    """See `bus.open_dead_letters`."""
+    async with _open_channel(url) as channel:
+        exchange = await _declare_exchange(channel, topic)
+        queue = await _declare_queue(channel, exchange, topic, group)
+        dead = await _declare_dead_letter_queue(channel, topic, group)
+        yield RabbitDeadLetters(channel, dead, queue.name)
+
+
+def _dead_letter(message: AbstractIncomingMessage) -> DeadLetter:
+    return DeadLetter(message.message_id or "", str(message.headers.get(_REASON, "")), message.body)
+
+
 async def _set_aside(
     channel: AbstractChannel, message: AbstractIncomingMessage, dead_letter_queue: str, reason: str
 ) -> None:
@@ -114,7 +191,7 @@ async def _set_aside(
     dead = aio_pika.Message(
         message.body,
         message_id=message.message_id,
-        headers={"x-ias-reason": reason[:500]},
+        headers={_REASON: reason[:500]},
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
     )
     await channel.default_exchange.publish(dead, routing_key=dead_letter_queue, timeout=PUBLISH_TIMEOUT_S)
@@ -160,17 +237,21 @@ async def _declare_queue(channel: AbstractChannel, exchange: AbstractExchange, t
     queue = await channel.declare_queue(
         f"ias.{topic}.{group}",
         durable=True,
-        arguments={"x-queue-type": "quorum", "x-max-length": QUEUE_LENGTH_MAX, "x-overflow": "reject-publish"},
+        arguments=_KEPT_FOR_GOOD | {"x-max-length": QUEUE_LENGTH_MAX, "x-overflow": "reject-publish"},
         timeout=CONNECT_TIMEOUT_S,
     )
     await queue.bind(exchange, timeout=CONNECT_TIMEOUT_S)
-    await channel.declare_queue(
+    await _declare_dead_letter_queue(channel, topic, group)
+    return queue
+
+
+async def _declare_dead_letter_queue(channel: AbstractChannel, topic: str, group: str) -> AbstractQueue:
+    return await channel.declare_queue(
         _dead_letter_name(topic, group),
         durable=True,
-        arguments={"x-queue-type": "quorum"},
+        arguments=_KEPT_FOR_GOOD,
         timeout=CONNECT_TIMEOUT_S,
     )
-    return queue
 
 
 def _dead_letter_name(topic: str, group: str) -> str:

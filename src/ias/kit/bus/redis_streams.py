@@ -5,9 +5,12 @@ every group has acknowledged is trimmed away. Redis keeps what it has acknowledg
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -18,6 +21,7 @@ from ias.kit.bus.port import (
     PUBLISH_TIMEOUT_S,
     QUEUE_LENGTH_MAX,
     BusFullError,
+    DeadLetter,
     Handler,
     StoppedError,
     backoff_s,
@@ -38,6 +42,14 @@ _XADD_BOUNDED = """
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return false end
 return redis.call('XADD', KEYS[1], '*', 'id', ARGV[2], 'body', ARGV[3])
 """
+
+_REPLAY = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return false end
+if redis.call('XDEL', KEYS[2], ARGV[2]) == 0 then return 0 end
+redis.call('XADD', KEYS[1], '*', 'id', ARGV[3], 'body', ARGV[4])
+return 1
+"""
+_DEAD_LETTERS_AT_ONCE = 100
 
 
 def stream_name(topic: str) -> str:
@@ -79,6 +91,70 @@ async def consume_redis(url: str, topic: str, group: str, handler: Handler, stop
     client = redis_from_url(url, socket_timeout=timeout_s, socket_connect_timeout=CONNECT_TIMEOUT_S)
     try:
         await _GroupConsumer(client, topic, group, handler, stop).run()
+    finally:
+        await client.aclose()
+
+
+class RedisDeadLetters:
+    """See `DeadLetters`. The groups of a topic share its stream, so the others meet what is replayed again, and know it."""
+
+    def __init__(self, client: Redis, topic: str, group: str) -> None:
+        self._client = client
+        self._stream = stream_name(topic)
+        self._dead = dead_letter_stream_name(topic, group)
+        self._replay = client.register_script(_REPLAY)
+
+    async def count(self) -> int:
+        """See `DeadLetters`."""
+        return int(await self._client.xlen(self._dead))
+
+    async def read(self, limit: int) -> AsyncGenerator[DeadLetter]:
+        """See `DeadLetters`."""
+        async for _, letter in self._fetch(limit):
+            yield letter
+
+    async def replay(self, limit: int) -> int:
+        """See `DeadLetters`."""
+        replayed = 0
+        async for entry_id, letter in self._fetch(limit):
+            moved = await self._replay(
+                keys=[self._stream, self._dead], args=[QUEUE_LENGTH_MAX, entry_id, letter.message_id, letter.body]
+            )
+            if moved is None:
+                raise BusFullError(self._stream)
+            replayed += moved
+        return replayed
+
+    async def remove(self, limit: int, keep: Callable[[DeadLetter], None]) -> int:
+        """See `DeadLetters`."""
+        removed = 0
+        async for entry_id, letter in self._fetch(limit):
+            keep(letter)
+            removed += await self._client.xdel(self._dead, entry_id)
+        return removed
+
+    async def _fetch(self, limit: int) -> AsyncGenerator[tuple[bytes, DeadLetter]]:
+        """Up to the last one that was there at the start: a message that is set aside again is not fetched twice."""
+        newest: Any = await self._client.xrevrange(self._dead, count=1)
+        after, left = b"-", limit
+        while newest and left > 0:
+            batch: Any = await self._client.xrange(
+                self._dead, min=after, max=newest[0][0], count=min(left, _DEAD_LETTERS_AT_ONCE)
+            )
+            for entry_id, fields in batch:
+                yield entry_id, DeadLetter(fields[b"id"].decode(), fields[b"reason"].decode(), fields[b"body"])
+            if not batch:
+                return
+            after, left = b"(" + batch[-1][0], left - len(batch)
+
+
+@contextlib.asynccontextmanager
+async def open_redis_dead_letters(url: str, topic: str, group: str) -> AsyncIterator[RedisDeadLetters]:
+    """See `bus.open_dead_letters`."""
+    client = redis_from_url(url, socket_timeout=PUBLISH_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S)
+    try:
+        await client.ping()
+        yield RedisDeadLetters(client, topic, group)
     finally:
         await client.aclose()
 
