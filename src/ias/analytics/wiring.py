@@ -16,6 +16,8 @@ from ias.analytics.workers.partitions import Partitions
 from ias.analytics.workers.usage_consumer import UsageConsumer
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
+from ias.kit.redis_documents import open_redis
+from ias.kit.revocations import Revocations
 from ias.kit.sealing import decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
@@ -78,6 +80,8 @@ async def _open_parts(app: FastAPI, settings: AnalyticsSettings, fetch_jwks: Fet
         app.state.tracing = open_tracing("analytics", settings)
         stack.callback(close_tracing, app.state.tracing)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
+        redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
+        stack.push_async_callback(redis.aclose)
         url = settings.analytics_database_url.get_secret_value()
         database = Database(url, settings, application_name="ias-analytics")
         stack.push_async_callback(database.close)
@@ -85,7 +89,9 @@ async def _open_parts(app: FastAPI, settings: AnalyticsSettings, fetch_jwks: Fet
         app.state.usage = Usage(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(
-            fetch_jwks or jwks_over_http(http, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+            fetch_jwks or jwks_over_http(http, settings.identity_url),
+            audience=MANAGEMENT_AUDIENCE,
+            revocations=Revocations(redis),
         )
         app.state.checks = {"postgres": database.ping}
 

@@ -25,6 +25,7 @@ from ias.billing.workers.usage_consumer import UsageConsumer
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments, open_redis
+from ias.kit.revocations import Revocations
 from ias.kit.sealing import decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
@@ -100,7 +101,9 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(
-            fetch_jwks or jwks_over_http(http, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+            fetch_jwks or jwks_over_http(http, settings.identity_url),
+            audience=MANAGEMENT_AUDIENCE,
+            revocations=Revocations(redis),
         )
 
         async def ping_redis() -> None:

@@ -31,6 +31,16 @@ def project(project_id: str) -> str:
     return f"ias:project:{project_id}"
 
 
+def ended_session(session_id: str) -> str:
+    """Present while tokens of a session that was ended may not have expired yet, written by identity."""
+    return f"ias:session-ended:{session_id}"
+
+
+def token_version(user_id: str) -> str:
+    """The least version of a user's tokens that is still believed, written by identity when they lost something."""
+    return f"ias:token-version:{user_id}"
+
+
 def budget_policy(org_id: str) -> str:
     """contracts.spending.BudgetPolicy, written by billing."""
     return f"ias:budgets:{org_id}"

@@ -13,6 +13,8 @@ from ias.gitops.core.plans import Plans
 from ias.gitops.settings import GitopsSettings
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
+from ias.kit.redis_documents import open_redis
+from ias.kit.revocations import Revocations
 from ias.kit.sealing import decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
@@ -48,13 +50,17 @@ async def _open(app: FastAPI, settings: GitopsSettings, fetch_jwks: FetchJwks | 
     """Put the parts of gitops into `app.state`; `opened` closes them."""
     database = Database(settings.gitops_database_url.get_secret_value(), settings, application_name="ias-gitops")
     opened.push_async_callback(database.close)
+    redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
+    opened.push_async_callback(redis.aclose)
     to_identity = await opened.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
     to_billing = await opened.enter_async_context(httpx.AsyncClient(timeout=settings.gitops_billing_timeout_s))
     app.state.tracing = open_tracing("gitops", settings)
     opened.callback(close_tracing, app.state.tracing)
 
     app.state.verifier = TokenVerifier(
-        fetch_jwks or jwks_over_http(to_identity, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+        fetch_jwks or jwks_over_http(to_identity, settings.identity_url),
+        audience=MANAGEMENT_AUDIENCE,
+        revocations=Revocations(redis),
     )
     app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
     app.state.plans = Plans(

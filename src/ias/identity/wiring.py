@@ -31,15 +31,20 @@ from ias.identity.core.projects import Projects
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.core.sessions import Sessions
+from ias.identity.core.sign_in_attempts import SignInAttempts
+from ias.identity.core.sign_ins import SignIns
 from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.identity.settings import IdentitySettings
 from ias.identity.workers.redis_records import keep_pushed
+from ias.identity.workers.session_revocations import keep_told
 from ias.identity.workers.signing_keys import keep_rotated
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
+from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, TokenVerifier
@@ -59,6 +64,9 @@ ROUTERS = [
     api_keys.internal_router,
 ]
 
+
+_TOLD_INTERVAL_S = 2.0
+"""How soon after Redis is back, or was emptied, it knows again which tokens are refused."""
 
 _STOP_TIMEOUT_S = 15.0
 """Longer than one operation on PostgreSQL or Redis may take."""
@@ -96,9 +104,12 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
         waiting_max=settings.identity_bcrypt_waiting_max,
     )
     stack.callback(passwords.close)
-    parts = build_parts(settings, database, redis, passwords)
+    revocations = Revocations(redis)
+    parts = build_parts(settings, database, redis, passwords, revocations)
     app.state.parts = parts
-    app.state.verifier = TokenVerifier(parts.signing_keys.get_jwks, audience=MANAGEMENT_AUDIENCE)
+    app.state.verifier = TokenVerifier(
+        parts.signing_keys.get_jwks, audience=MANAGEMENT_AUDIENCE, revocations=revocations
+    )
     app.state.service_verifier = TokenVerifier(parts.signing_keys.get_jwks, audience="identity")
 
     async def ping_redis() -> None:
@@ -113,12 +124,15 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
     stop = asyncio.Event()
     workers = [
         asyncio.create_task(keep_pushed(parts.redis_records, stop, interval_s=settings.identity_push_interval_s)),
+        asyncio.create_task(keep_told(parts.session_revocations, stop, interval_s=_TOLD_INTERVAL_S)),
         asyncio.create_task(keep_rotated(parts.signing_keys, stop)),
     ]
     stack.push_async_callback(_end, workers, stop)
 
 
-def build_parts(settings: IdentitySettings, database: Database, redis: Redis, passwords: Passwords) -> Parts:
+def build_parts(
+    settings: IdentitySettings, database: Database, redis: Redis, passwords: Passwords, revocations: Revocations
+) -> Parts:
     """One of each part, around what is open already."""
     secret_key = decode_secret_key(settings.secret_key.get_secret_value())
     records = RedisRecords(database, redis)
@@ -128,17 +142,22 @@ def build_parts(settings: IdentitySettings, database: Database, redis: Redis, pa
         lifetime=timedelta(days=settings.identity_signing_key_days),
     )
     tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
+    told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
+    lifetime = timedelta(days=settings.identity_session_days)
+    sessions = Sessions(database, tokens, told, lifetime=lifetime)
     return Parts(
         api_keys=ApiKeys(database, records),
         audit_log=AuditLog(database),
         cursors=Cursors(secret_key),
-        members=Members(database, passwords, records),
+        members=Members(database, passwords, records, told),
         orgs=Orgs(database, records),
         projects=Projects(database, records),
         redis_records=records,
         service_accounts=ServiceAccounts(database),
         service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
-        sessions=Sessions(database, passwords, tokens, lifetime=timedelta(days=settings.identity_session_days)),
+        session_revocations=told,
+        sessions=sessions,
+        sign_ins=SignIns(database, passwords, sessions, SignInAttempts(database)),
         signing_keys=keys,
         users=Users(database, passwords),
     )

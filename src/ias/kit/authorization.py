@@ -13,10 +13,11 @@ way to make one, so no query can forget the tenant.
 from typing import Any
 
 from fastapi import Request, Security
-from fastapi.security import HTTPBearer, SecurityScopes
+from fastapi.security import APIKeyCookie, HTTPBearer, SecurityScopes
 
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
 from ias.kit.access import Access, OrgScope
+from ias.kit.browser_sessions import ACCESS_COOKIE, CSRF_HEADER, find_access_token
 from ias.kit.problems import ForbiddenError, UnauthenticatedError
 from ias.kit.tokens import Claims, TokenVerifier
 
@@ -24,6 +25,12 @@ __all__ = ["Access", "OrgScope", "holds", "internal", "public", "requires", "sig
 
 BEARER = HTTPBearer(
     auto_error=False, scheme_name="bearer", description="An access token from `POST /identity/v1/sessions`."
+)
+COOKIE = APIKeyCookie(
+    auto_error=False,
+    scheme_name="cookie",
+    name=ACCESS_COOKIE,
+    description=f"A browser's session. A request that changes something also needs the header `{CSRF_HEADER}: 1`.",
 )
 
 SIGNED_IN = "signed-in"
@@ -55,7 +62,9 @@ def holds(actor: Claims, permission: Permission) -> bool:
     return actor.platform_admin or any(permission in ROLE_PERMISSIONS[role] for _, _, role in actor.grants)
 
 
-async def authorize(request: Request, scopes: SecurityScopes, _: Any = Security(BEARER)) -> Access:
+async def authorize(
+    request: Request, scopes: SecurityScopes, _: Any = Security(BEARER), __: Any = Security(COOKIE)
+) -> Access:
     """See `requires`."""
     actor = await authenticate(request)
     permission = Permission(scopes.scopes[0])
@@ -64,10 +73,13 @@ async def authorize(request: Request, scopes: SecurityScopes, _: Any = Security(
     return Access(actor, permission)
 
 
-async def authenticate(request: Request, _: Any = Security(BEARER)) -> Claims:
+async def authenticate(request: Request, _: Any = Security(BEARER), __: Any = Security(COOKIE)) -> Claims:
     """See `signed_in`."""
     verifier: TokenVerifier = request.app.state.verifier
-    actor = await verifier.verify(_bearer(request))
+    token = _bearer(request) if "authorization" in request.headers else find_access_token(request)
+    if token is None:
+        raise UnauthenticatedError
+    actor = await verifier.verify(token)
     if actor.kind != "user":
         raise ForbiddenError("A service token opens no management route.")
     return actor

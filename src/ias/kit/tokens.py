@@ -1,12 +1,12 @@
 """Access tokens: EdDSA JWTs (alg `Ed25519`) that identity issues and every service verifies offline (RFC 7519, RFC 9864).
 
 A token says who is asking (`sub`, `kind`), and what they hold: `grants`, a list of `[org_id, project_id or null, role]`, and
-`platform_admin`. Tokens live minutes, so a grant that was taken away is gone that soon; refresh goes through identity.
+`platform_admin`. Tokens live minutes; `session_id` and `token_version` let `kit.revocations` end one sooner.
 """
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 from joserfc import jwt
@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ias.contracts.permissions import Role
 from ias.kit.problems import UnauthenticatedError, UnavailableError
+
+if TYPE_CHECKING:  # the gateway, which needs service tokens alone, does without redis-py
+    from ias.kit.revocations import Revocations
 
 ISSUER = "ias"
 MANAGEMENT_AUDIENCE = "ias-management"
@@ -39,6 +42,8 @@ class Claims(BaseModel):
     exp: int
     jti: str
     session_id: str | None = None
+    token_version: int = 0
+    """Which state of what the user holds the token shows; grows when something is taken from them."""
     platform_admin: bool = False
     grants: tuple[tuple[str, str | None, Role], ...] = ()
 
@@ -46,8 +51,17 @@ class Claims(BaseModel):
 class TokenVerifier:
     """Verifies tokens for one audience with the key set that identity publishes."""
 
-    def __init__(self, fetch_jwks: FetchJwks, *, audience: str, refetch_after_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        fetch_jwks: FetchJwks,
+        *,
+        audience: str,
+        revocations: "Revocations | None" = None,
+        refetch_after_s: float = 5.0,
+    ) -> None:
+        """`revocations` None believes a token until it expires: right for service tokens, which cannot be revoked."""
         self._fetch_jwks = fetch_jwks
+        self._revocations = revocations
         self._audience = audience
         self._refetch_after_s = refetch_after_s
         self._keys: KeySet | None = None
@@ -63,7 +77,8 @@ class TokenVerifier:
         """The claims of a valid token.
 
         Raises:
-            UnauthenticatedError: malformed, expired, for another audience, or signed by a key that identity does not publish.
+            UnauthenticatedError: malformed, expired, for another audience, signed by a key that identity does not publish, or
+                revoked.
             UnavailableError: identity's keys were never seen and cannot be had now.
         """
         claims = self._try(token, await self._key_set())
@@ -72,7 +87,15 @@ class TokenVerifier:
             claims = self._try(token, await self._key_set(refetch=True))
         if claims is None:
             raise UnauthenticatedError("The token is not valid, or has expired.")
+        if self._revocations and claims.session_id and await self._is_revoked(self._revocations, claims):
+            raise UnauthenticatedError(
+                "The session has ended, or what its user may do has changed: refresh it, or sign in again.",
+                code="token_revoked",
+            )
         return claims
+
+    async def _is_revoked(self, revocations: "Revocations", claims: Claims) -> bool:
+        return await revocations.is_revoked(claims.sub, claims.session_id or "", claims.token_version)
 
     def _try(self, token: str, keys: KeySet) -> Claims | None:
         try:

@@ -10,6 +10,7 @@ from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
+from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
@@ -77,7 +78,9 @@ async def _open(
     made_changes = Changes(database, tables.push_or_leave_to_heal)
 
     app.state.verifier = TokenVerifier(
-        fetch_jwks or jwks_over_http(to_identity, settings.identity_url), audience=MANAGEMENT_AUDIENCE
+        fetch_jwks or jwks_over_http(to_identity, settings.identity_url),
+        audience=MANAGEMENT_AUDIENCE,
+        revocations=Revocations(redis),
     )
     app.state.cursors = Cursors(secret_key)
     app.state.changes = made_changes

@@ -87,7 +87,7 @@ async def update_member(
     parts: PartsOf,
     origin: OriginOf,
 ) -> MemberAnswer:
-    """Give a member another role. It holds as soon as their access token is renewed."""
+    """Give a member another role. Their access tokens are refused from now on and must be refreshed."""
     return MemberAnswer.model_validate(await parts.members.update_role(access, org_id, user_id, body.role, origin))
 
 

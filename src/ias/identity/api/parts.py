@@ -13,7 +13,9 @@ from ias.identity.core.projects import Projects
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.core.sessions import Sessions
+from ias.identity.core.sign_ins import SignIns
 from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.kit.cursors import Cursors
@@ -32,7 +34,9 @@ class Parts:
     redis_records: RedisRecords
     service_accounts: ServiceAccounts
     service_tokens: ServiceTokens
+    session_revocations: SessionRevocations
     sessions: Sessions
+    sign_ins: SignIns
     signing_keys: SigningKeys
     users: Users
 

@@ -42,6 +42,7 @@ class AccessTokens:
                 "kind": "user",
                 "aud": MANAGEMENT_AUDIENCE,
                 "session_id": str(session_id),
+                "token_version": user.token_version,
                 "platform_admin": user.platform_admin,
                 "grants": grants,
             },

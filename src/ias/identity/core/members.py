@@ -13,6 +13,7 @@ from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import api_keys as key_store
 from ias.identity.store import members as store
 from ias.identity.store import orgs as org_store
@@ -35,10 +36,13 @@ class NewMember:
 class Members:
     """Adding, reading, changing and removing members. Changes of one org's members happen one after the other."""
 
-    def __init__(self, database: Database, passwords: Passwords, records: RedisRecords) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, records: RedisRecords, revocations: SessionRevocations
+    ) -> None:
         self._database = database
         self._passwords = passwords
         self._records = records
+        self._revocations = revocations
 
     async def add(self, access: Access, org_id: UUID, wanted: NewMember, origin: Origin) -> Member:
         """A new member: the user of the e-mail or, with a password, a new user. A user who exists keeps their password.
@@ -100,9 +104,12 @@ class Members:
             if member.role is Role.OWNER:
                 await _require_another_owner(connection, scope)
             await store.update_role(connection, scope, user_id, role)
+            await user_store.raise_token_version(connection, user_id)
             change = Change("member.update", user_id, org_id, {"role": member.role}, {"role": role})
             await append(connection, origin.by(scope.actor), change)
-            return await _get_member(connection, scope, user_id)
+            member = await _get_member(connection, scope, user_id)
+        await self._revocations.push(user_ids=[user_id])
+        return member
 
     async def remove(self, access: Access, org_id: UUID, user_id: UUID, origin: Origin) -> bool:
         """Remove a member and revoke their own keys in the org; whether that is in force at the gateways.
@@ -119,12 +126,14 @@ class Members:
                 await _require_owner(connection, scope)
                 await _require_another_owner(connection, scope)
             await store.delete_member(connection, scope, user_id)
+            await user_store.raise_token_version(connection, user_id)
             keys = await key_store.revoke_api_keys_of_user(connection, scope, user_id)
             changes = [Change("member.delete", user_id, org_id, {"email": member.email, "role": member.role}, None)]
             changes += [
                 Change("api_key.revoke", key.id, org_id, {"status": "active"}, {"status": "revoked"}) for key in keys
             ]
             await append(connection, origin.by(scope.actor), *changes)
+        await self._revocations.push(user_ids=[user_id])
         return await self._records.push(api_key=[key.id for key in keys])
 
 

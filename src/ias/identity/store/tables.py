@@ -71,9 +71,18 @@ users = Table(
     Column("platform_admin", Boolean, nullable=False, server_default=text("false")),
     Column("status", Text, nullable=False, server_default=text("'active'")),
     _version(),
+    Column(
+        "token_version",
+        BigInteger,
+        nullable=False,
+        server_default=text("1"),
+        comment="Grows when something is taken from the user; access tokens of an older one are refused.",
+    ),
+    _time("token_version_at", nullable=True),
     _time("created_at"),
     _time("updated_at"),
     CheckConstraint("status IN ('active', 'suspended')", name="status"),
+    Index("ix_users_token_version_at", "token_version_at", postgresql_where=text("token_version_at IS NOT NULL")),
 )
 
 orgs = Table(
@@ -199,7 +208,9 @@ sessions = Table(
     Column("revoked_because", Text),
     Column("source_ip", Text),
     Column("user_agent", Text),
+    _time("last_used_at"),
     Index(None, "user_id"),
+    Index("ix_sessions_revoked_at", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
 )
 
 refresh_tokens = Table(
@@ -215,7 +226,12 @@ refresh_tokens = Table(
 sign_in_attempts = Table(
     "sign_in_attempts",
     metadata,
-    Column("email_digest", Text, primary_key=True, comment="Of the normalised e-mail, whether or not anybody has it."),
+    Column(
+        "digest",
+        Text,
+        primary_key=True,
+        comment="Of a normalised e-mail, whether or not anybody has it; of an address.",
+    ),
     Column("failures", Integer, nullable=False),
     _time("last_at"),
     _time("locked_until", nullable=True),

@@ -1,11 +1,12 @@
 """Users: people, whatever orgs they belong to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, insert, select
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.identity.store.tables import users
@@ -22,6 +23,8 @@ class User:
     platform_admin: bool
     status: str
     version: int
+    token_version: int
+    token_version_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -42,6 +45,22 @@ async def find_user_by_email(connection: AsyncConnection, email: str) -> User | 
     """The user of a normalised e-mail."""
     row = (await connection.execute(select(users).where(users.c.email == email))).mappings().one_or_none()
     return User(**row) if row else None
+
+
+async def raise_token_version(connection: AsyncConnection, user_id: UUID) -> None:
+    """From the commit on the user's access tokens are too old: something was taken from them."""
+    statement = update(users).where(users.c.id == user_id)
+    await connection.execute(statement.values(token_version=users.c.token_version + 1, token_version_at=func.now()))
+
+
+async def list_token_versions(
+    connection: AsyncConnection, user_ids: Sequence[UUID] | None, *, raised_within: timedelta
+) -> dict[UUID, int]:
+    """The token versions that were raised lately: of these users, or of all."""
+    query = select(users.c.id, users.c.token_version).where(users.c.token_version_at > func.now() - raised_within)
+    if user_ids is not None:
+        query = query.where(users.c.id.in_(user_ids))
+    return {row.id: row.token_version for row in await connection.execute(query)}
 
 
 async def has_platform_admin(connection: AsyncConnection) -> bool:
