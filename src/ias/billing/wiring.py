@@ -8,9 +8,11 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from ias.billing.api import adjustments as adjustments_api
 from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
+from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.booking import Booking
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.counters import Counters
@@ -56,7 +58,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
     return create_app(
         "billing",
         description="Prices, budgets and the ledger. Amounts are decimal strings of USD.",
-        routers=[prices_api.router, budgets_api.router, ledger_api.router],
+        routers=[prices_api.router, budgets_api.router, ledger_api.router, adjustments_api.router],
         lifespan=lifespan,
         request_body_bytes_max=settings.request_body_bytes_max,
     )
@@ -98,6 +100,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         publishing = Publishing(database, RedisDocuments(redis), counters)
         app.state.prices = Prices(database, publishing)
         app.state.budgets = Budgets(database, publishing, counters)
+        app.state.adjustments = Adjustments(database, counters)
         app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(

@@ -25,6 +25,7 @@ class Permission(StrEnum):
     BUDGETS_READ = "budgets:read"
     BUDGETS_WRITE = "budgets:write"
     LEDGER_READ = "ledger:read"
+    LEDGER_ADJUST = "ledger:adjust"
     USAGE_READ = "usage:read"
     DESIRED_STATE_READ = "desired_state:read"
     DESIRED_STATE_WRITE = "desired_state:write"
@@ -47,6 +48,7 @@ PLATFORM_PERMISSIONS = frozenset(
         Permission.BACKENDS_READ,
         Permission.BACKENDS_WRITE,
         Permission.PRICES_WRITE,
+        Permission.LEDGER_ADJUST,
     }
 )
 """What belongs to the platform and to no org: only a platform admin may do it."""

@@ -49,10 +49,11 @@ class EntryAnswer(Answer):
     price_version: int | None
     rating: Rating = Field(
         description="`rated`: the price agrees with the gateway; `repriced`: the price's own result was booked instead;"
-        " `unpriced`: there was no price; `price_unknown`: the price named is not known here."
+        " `unpriced`: there was no price; `price_unknown`: the price named is not known here; `adjusted`: a person decided."
     )
     estimated: bool
     occurred_at: datetime
+    reason: str | None = Field(description="Why a correction or a credit was booked.")
 
 
 class ExplanationAnswer(Answer):
@@ -94,7 +95,7 @@ async def list_ledger(
     rows = await ledger.list(
         LedgerFilter(org_id=org_id, **wanted.model_dump()), before=cursors.decode(cursor, filters), limit=limit + 1
     )
-    return cursors.page([_render(row) for row in rows], limit, filters)
+    return cursors.page([render_entry(row) for row in rows], limit, filters)
 
 
 @router.get("/requests/{request_id}")
@@ -108,13 +109,14 @@ async def explain_request(
     explanation = await ledger.explain(access.in_org(str(org_id)), request_id)
     return ExplanationAnswer(
         request_id=request_id,
-        entries=[_render(entry) for entry in explanation.entries],
+        entries=[render_entry(entry) for entry in explanation.entries],
         prices=[render_price(price) for price in explanation.prices],
         decisions=[entry.decision for entry in explanation.entries],
     )
 
 
-def _render(entry: LedgerEntry) -> EntryAnswer:
+def render_entry(entry: LedgerEntry) -> EntryAnswer:
+    """The entry on the wire."""
     return EntryAnswer(
         id=entry.id,
         kind=entry.kind,
@@ -140,4 +142,5 @@ def _render(entry: LedgerEntry) -> EntryAnswer:
         rating=entry.rating,
         estimated=entry.estimated,
         occurred_at=entry.occurred_at,
+        reason=entry.decision.get("reason") if entry.kind != "usage" else None,
     )

@@ -4,10 +4,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
 from ias.kit.cursors import Cursors
+
+
+def _adjustments(request: Request) -> Adjustments:
+    part: Adjustments = request.app.state.adjustments
+    return part
 
 
 def _budgets(request: Request) -> Budgets:
@@ -30,6 +36,7 @@ def _prices(request: Request) -> Prices:
     return part
 
 
+AdjustmentsPart = Annotated[Adjustments, Depends(_adjustments)]
 BudgetsPart = Annotated[Budgets, Depends(_budgets)]
 CursorsPart = Annotated[Cursors, Depends(_cursors)]
 LedgerPart = Annotated[Ledger, Depends(_ledger)]

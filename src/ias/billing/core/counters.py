@@ -3,7 +3,8 @@
 Gateways count what they admit. What they cannot know, billing adds when a counter is set up: the cost, by the ledger, of requests
 admitted earlier in the same window, before Redis lost its data or before the gateways knew the budget. Which requests those are,
 the ledger tells at any time: by the time in their id and the budgets that their decision record names. So one that is booked late
-is added when it is booked.
+is added when it is booked. Corrections and credits are billing's to count in any counter: they belong to the window they are booked
+in.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Counter, CounterStore, Cut, Reason
-from ias.billing.store.spend import Scope, sum_spend
+from ias.billing.store.spend import Scope, list_adjusted_orgs, sum_adjustments, sum_usage
 from ias.contracts import redis_keys
 from ias.contracts.spending import Window, window_id, window_start
 from ias.kit.database import Database
@@ -55,6 +56,7 @@ class Counters:
         from_ledger = await self._vouched_for(budget, cut)
         key = _key(budget, _moment(cut))
         await self._store.set_up(key, cut, from_ledger=from_ledger, expire_s=_EXPIRE_S[budget.window])
+        await self.adjust([budget], _moment(cut))
 
     async def add_stragglers(self, budgets: Sequence[Budget], now: datetime, awaited: timedelta) -> int:
         """Add what was booked since for requests that billing vouches for, where the cut is not older than `awaited`.
@@ -66,6 +68,25 @@ class Counters:
         for budget, counter in zip(budgets, counters, strict=True):
             if counter.cut is not None and now - _moment(counter.cut) < awaited:
                 changed += await self._correct(budget, counter, counter.cut)
+        return changed
+
+    async def adjust(self, budgets: Sequence[Budget], now: datetime) -> int:
+        """Bring the corrections and credits of the current windows into the counters; how many counters that changed."""
+        async with self._database.transaction() as connection:
+            orgs = await list_adjusted_orgs(connection, {budget.org_id for budget in budgets})
+            adjusted = {
+                budget: await sum_adjustments(
+                    connection, _scope(budget), since=window_start(budget.window, now.timestamp())
+                )
+                for budget in budgets
+                if budget.org_id in orgs
+            }
+        changed = 0
+        counters = await self._store.read([_key(budget, now) for budget in adjusted])
+        for (budget, wanted), counter in zip(adjusted.items(), counters, strict=True):
+            if counter.adjusted != wanted:
+                expire_s = _EXPIRE_S[budget.window]
+                changed += await self._store.adjust(_key(budget, now), counter, wanted, expire_s=expire_s)
         return changed
 
     async def forget(self, budget: Budget, now: datetime) -> None:
@@ -83,9 +104,9 @@ class Counters:
         moment = _moment(cut)
         is_new = cut.reason == "new_budget"
         async with self._database.transaction() as connection:
-            return await sum_spend(
+            return await sum_usage(
                 connection,
-                Scope(budget.org_id, budget.scope_kind, budget.scope_id),
+                _scope(budget),
                 since=window_start(budget.window, moment.timestamp()),
                 before=moment + POLICY_REACHES_GATEWAYS if is_new else moment,
                 not_held_by=budget.id if is_new else None,
@@ -95,6 +116,10 @@ class Counters:
 def cut_now(reason: Reason) -> Cut:
     """A cut at this moment."""
     return Cut((datetime.now(UTC) - _EPOCH) // timedelta(milliseconds=1), reason)
+
+
+def _scope(budget: Budget) -> Scope:
+    return Scope(budget.org_id, budget.scope_kind, budget.scope_id)
 
 
 def _moment(cut: Cut) -> datetime:

@@ -2,8 +2,8 @@
 
 A counter is a hash. `settled` and `reserved` belong to the gateways. Billing adds, once, what the ledger knows of requests that
 were admitted before the counter was set up, and notes it in fields of its own: `cut_ms`, the Unix milliseconds that part the
-requests billing vouches for from those the gateways count themselves; `reason`, why the counter was set up; and `from_ledger`, how
-much of `settled` is billing's part.
+requests billing vouches for from those the gateways count themselves; `reason`, why the counter was set up; `from_ledger`, how much
+of `settled` these requests are; and `adjusted`, how much of it corrections and credits are.
 """
 
 from collections.abc import Sequence
@@ -32,6 +32,16 @@ local now = redis.call('HMGET', KEYS[1], 'cut_ms', 'from_ledger')
 if now[1] ~= ARGV[1] or now[2] ~= ARGV[2] then return 0 end
 redis.call('HINCRBY', KEYS[1], 'settled', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'from_ledger', ARGV[3])
+return 1
+"""
+
+_ADJUST = """
+local was = redis.call('HGET', KEYS[1], 'adjusted') or '0'
+if was ~= ARGV[1] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'settled', ARGV[2] - ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'reserved', 0)
+redis.call('HSET', KEYS[1], 'adjusted', ARGV[2])
+if ARGV[3] ~= '0' and redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
 
@@ -64,6 +74,7 @@ class Counter:
     settled: int
     reserved: int
     from_ledger: int
+    adjusted: int
     cut: Cut | None
 
 
@@ -74,6 +85,7 @@ class CounterStore:
         self._client = client
         self._set_up = client.register_script(_SET_UP)
         self._correct = client.register_script(_CORRECT)
+        self._adjust = client.register_script(_ADJUST)
         self._finish = client.register_script(_FINISH)
 
     async def set_up(self, key: str, cut: Cut, *, from_ledger: int, expire_s: int | None) -> bool:
@@ -86,22 +98,27 @@ class CounterStore:
             return False
         return bool(await self._correct(keys=[key], args=[str(was.cut.millis), str(was.from_ledger), difference]))
 
+    async def adjust(self, key: str, was: Counter, adjusted: int, *, expire_s: int | None) -> bool:
+        """Change the part of corrections and credits, unless somebody else did since it was read."""
+        return bool(await self._adjust(keys=[key], args=[was.adjusted, adjusted, expire_s or 0]))
+
     async def read(self, keys: Sequence[str]) -> list[Counter]:
         """The counters; zeros for those that do not exist (yet)."""
         if not keys:
             return []
         async with self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.hmget(key, ["settled", "reserved", "from_ledger", "cut_ms", "reason"])
+                pipeline.hmget(key, ["settled", "reserved", "from_ledger", "adjusted", "cut_ms", "reason"])
             answers = await pipeline.execute()
         return [
             Counter(
                 settled=int(settled or 0),
                 reserved=int(reserved or 0),
                 from_ledger=int(from_ledger or 0),
+                adjusted=int(adjusted or 0),
                 cut=Cut(int(cut_ms), "new_budget" if reason == b"new_budget" else "data_lost") if cut_ms else None,
             )
-            for settled, reserved, from_ledger, cut_ms, reason in answers
+            for settled, reserved, from_ledger, adjusted, cut_ms, reason in answers
         ]
 
     async def expire(self, key: str, after_s: int) -> None:

@@ -15,9 +15,9 @@ from ias.billing.store.tables import LEDGER_ENTRIES
 from ias.kit.partitions import uuid_floor
 
 Kind = Literal["usage", "correction", "credit"]
-Rating = Literal["rated", "repriced", "unpriced", "price_unknown"]
+Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted"]
 """How the cost came about: the price agreed with the gateway; the price's own result replaced the gateway's figure; the request had
-no price; the price it names is not in the table, and the gateway's figure was booked."""
+no price; the price it names is not in the table, and the gateway's figure was booked; a person decided (corrections, credits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,13 @@ async def insert_entries(connection: AsyncConnection, entries: Sequence[LedgerEn
     columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in _NAMES}
     columns["decision"] = [msgspec.json.encode(decision).decode() for decision in columns["decision"]]
     return set((await connection.execute(_INSERT, columns)).scalars())
+
+
+async def lock_request(connection: AsyncConnection, org_id: UUID, request_id: str) -> None:
+    """Let nobody else correct a request until the transaction ends."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"correction {org_id} {request_id}"}
+    )
 
 
 async def list_entries(

@@ -1,12 +1,12 @@
 """What was spent, summed: the hourly projection of the ledger."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, func, select, text
+from sqlalchemy import ColumnElement, Select, Table, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.ledger import LedgerEntry
@@ -67,7 +67,7 @@ async def add_entries(connection: AsyncConnection, entries: Iterable[LedgerEntry
         await connection.execute(_ADD, dict(zip(names, map(list, columns), strict=True)))
 
 
-async def sum_spend(
+async def sum_usage(
     connection: AsyncConnection,
     scope: Scope,
     *,
@@ -78,7 +78,7 @@ async def sum_spend(
     """Nano-USD that a scope's requests cost that were admitted from `since` (a full hour) on and before `before`.
 
     With `not_held_by`, recent requests whose decision record names that budget are left out. Older hours come from the projection,
-    the recent ones from the ledger itself; both in one statement, hence as of one moment.
+    less its corrections and credits, the recent ones from the ledger itself; all in one statement, hence as of one moment.
     """
     recent = before.replace(minute=0, second=0, microsecond=0) - _RECENT
     recent = max(recent, since) if since else recent
@@ -87,10 +87,38 @@ async def sum_spend(
         scope.condition(hourly), hourly.c.hour < recent, *([hourly.c.hour >= since] if since else [])
     )
     recent_sum = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
-        scope.condition(ledger), ledger.c.id >= uuid_floor(recent), ledger.c.id < uuid_floor(before)
+        scope.condition(ledger),
+        ledger.c.kind == "usage",
+        ledger.c.id >= uuid_floor(recent),
+        ledger.c.id < uuid_floor(before),
     )
     if not_held_by is not None:
         held = ledger.c.decision["budgets"].contains([str(not_held_by)])
         recent_sum = recent_sum.where(func.coalesce(held, False).is_(False))
-    total = await connection.scalar(select(old_sum.scalar_subquery() + recent_sum.scalar_subquery()))
-    return int(total or 0)
+    adjusted = _adjustments(scope, since, recent)
+    total = select(old_sum.scalar_subquery() + recent_sum.scalar_subquery() - adjusted.scalar_subquery())
+    return int(await connection.scalar(total) or 0)
+
+
+async def sum_adjustments(connection: AsyncConnection, scope: Scope, *, since: datetime | None) -> int:
+    """Nano-USD of a scope's corrections and credits that were booked from `since` on."""
+    return int(await connection.scalar(_adjustments(scope, since, None)) or 0)
+
+
+async def list_adjusted_orgs(connection: AsyncConnection, org_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the orgs that ever had a correction or a credit."""
+    ledger = LEDGER_ENTRIES
+    theirs = select(ledger.c.org_id).distinct().where(ledger.c.org_id.in_(list(org_ids)), ledger.c.kind != "usage")
+    return set((await connection.execute(theirs)).scalars())
+
+
+def _adjustments(scope: Scope, since: datetime | None, before: datetime | None) -> Select[tuple[int]]:
+    ledger = LEDGER_ENTRIES
+    booked = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+        scope.condition(ledger), ledger.c.kind != "usage"
+    )
+    if since is not None:
+        booked = booked.where(ledger.c.id >= uuid_floor(since))
+    if before is not None:
+        booked = booked.where(ledger.c.id < uuid_floor(before))
+    return booked

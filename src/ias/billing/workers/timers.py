@@ -47,7 +47,9 @@ class TimerMetrics:
             "ias_billing_counter_rebuilds", "Times the counters had to be made ready.", registry=registry
         )
         self.stragglers = Counter(
-            "ias_billing_counter_corrections", "Counters corrected by late bookings.", registry=registry
+            "ias_billing_counter_corrections",
+            "Counters changed by late bookings, corrections and credits.",
+            registry=registry,
         )
         self.last_success = Gauge(
             "ias_billing_timer_last_success_timestamp_seconds",
@@ -98,7 +100,7 @@ class Timers:
         self._healed_ms = now_ms
         if self._turn % _EVERYTHING_EVERY == 0:
             await self._publishing.publish_everything()
-        await self._add_stragglers()
+        await self._bring_counters_up_to_date()
         self._turn += 1
 
     async def create_partitions(self) -> None:
@@ -116,7 +118,7 @@ class Timers:
                 log.warning("partition not made", month=str(month), error=str(error.orig)[:200])
                 self._metrics.failures.labels("partitions").inc()
 
-    async def _add_stragglers(self) -> None:
+    async def _bring_counters_up_to_date(self) -> None:
         """Look after the next few budgets: a turn's work is bounded, however many there are."""
         async with self._database.transaction() as connection:
             some = await budgets.list_all_budgets(connection, after=self._looked_after, limit=_BUDGETS_PER_TURN)
@@ -124,7 +126,9 @@ class Timers:
         if self._looked_after is None:
             self._round += 1
         awaited = _STRAGGLERS_AWAITED if self._round % _LONG_ROUND_EVERY == 0 else _STRAGGLERS_EXPECTED
-        self._metrics.stragglers.inc(await self._counters.add_stragglers(some, datetime.now(UTC), awaited))
+        now = datetime.now(UTC)
+        changed = await self._counters.add_stragglers(some, now, awaited) + await self._counters.adjust(some, now)
+        self._metrics.stragglers.inc(changed)
 
     async def _repeat(
         self, name: str, lock: int, interval_s: float, work: Callable[[], Awaitable[None]], stop: asyncio.Event
