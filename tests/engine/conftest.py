@@ -8,7 +8,8 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI
 
-from ias.engine.server import EngineSettings, build_app
+from ias.engine.server import build_app
+from ias.engine.settings import EngineSettings
 
 START_TIMEOUT_S = 10
 

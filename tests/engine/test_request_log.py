@@ -6,13 +6,14 @@ import json
 import httpx
 
 from ias.engine.request_log import RequestLog
-from ias.engine.server import EngineSettings, build_app
+from ias.engine.server import build_app
+from ias.engine.settings import EngineSettings
 
 
 async def log_of(*calls: tuple[str, str, dict[str, object] | None]) -> list[dict[str, object]]:
     """What the engine writes for these calls: method, path and body of each."""
     stream = io.StringIO()
-    app = RequestLog(build_app(EngineSettings("sim", tokens_per_second=0, ttft_ms=0)), stream)
+    app = RequestLog(build_app(EngineSettings(model="sim", tokens_per_second=0, ttft_ms=0)), stream)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://engine") as client:
         for method, path, body in calls:
             await client.request(method, path, json=body, headers={"x-request-id": "req_0123456789"})

@@ -61,17 +61,19 @@ class Answer:
 
     def __init__(self, seed: bytes, limits: Limits) -> None:
         self._random = random.Random(seed)  # noqa: S311  # reproducible text, not a secret
-        self._limits = limits
+        self.limits = limits
         self._natural_tokens = self._random.randint(NATURAL_TOKENS_MIN, NATURAL_TOKENS_MAX)
         self._sentence_left = 0
         self._held_back = ""
         self.tokens = 0
         """Tokens generated so far."""
+        self.last_piece = ""
+        """The newest token, whether or not its text is held back."""
         self.finish_reason: FinishReason | None = None
 
     def advance(self) -> Emission:
         """Generate one token."""
-        piece = self._next_piece()
+        piece = self.last_piece = self._next_piece()
         self.tokens += 1
         text = self._held_back + piece
         if matched := self._find_stop(text):
@@ -79,9 +81,9 @@ class Answer:
             return self._finish("stop", text[: text.index(matched)], matched)
         if self._is_at_natural_end():
             return self._finish("stop", text)
-        if self.tokens >= self._limits.tokens_max:
+        if self.tokens >= self.limits.tokens_max:
             return self._finish("length", text)
-        held = _longest_stop_beginning(text, self._limits.stop)
+        held = _longest_stop_beginning(text, self.limits.stop)
         self._held_back = text[len(text) - held :]
         return Emission(text[: len(text) - held])
 
@@ -90,7 +92,7 @@ class Answer:
         return Emission(text, reason, stop_reason)
 
     def _is_at_natural_end(self) -> bool:
-        if self._limits.ignore_natural_end or self.tokens < self._limits.tokens_min:
+        if self.limits.ignore_natural_end or self.tokens < self.limits.tokens_min:
             return False
         return self.tokens >= self._natural_tokens and self._sentence_left == 0
 
@@ -108,9 +110,9 @@ class Answer:
 
     def _find_stop(self, text: str) -> str | None:
         """The stop sequence that begins first in the text."""
-        if self.tokens < self._limits.tokens_min:
+        if self.tokens < self.limits.tokens_min:
             return None
-        found = [(text.index(stop), stop) for stop in self._limits.stop if stop in text]
+        found = [(text.index(stop), stop) for stop in self.limits.stop if stop in text]
         return min(found)[1] if found else None
 
 

@@ -59,6 +59,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float | None = None
     ignore_eos: bool = False
     cache_salt: str | None = None
+    priority: int = 0
 
     @property
     def tokens_wanted(self) -> int | None:
@@ -104,7 +105,16 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
 
 
-R = TypeVar("R", GenerationRequest, ChatRequest, CompletionRequest, EmbeddingRequest)
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /tokenize`."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    return_token_strs: bool | None = None
+
+
+R = TypeVar("R", ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest)
 
 
 def decode(body: bytes, content_type: str, kind: type[R]) -> R:
@@ -123,8 +133,8 @@ def decode(body: bytes, content_type: str, kind: type[R]) -> R:
         raise bad_request(f"Invalid JSON: {error}") from error
 
 
-def check_generation(request: GenerationRequest) -> None:
-    """Refuse values out of their range.
+def check_generation(request: GenerationRequest, *, priorities: bool) -> None:
+    """Refuse values out of their range; `priorities` is whether the scheduler knows any.
 
     Raises:
         EngineError: the first of them.
@@ -137,6 +147,17 @@ def check_generation(request: GenerationRequest) -> None:
         raise bad_request(f"temperature must be between 0 and 2, got {request.temperature}.", "temperature")
     if request.top_p is not None and not 0 < request.top_p <= 1:
         raise bad_request(f"top_p must be above 0 and at most 1, got {request.top_p}.", "top_p")
+    if request.min_tokens < 0:
+        raise bad_request(f"min_tokens must be greater than or equal to 0, got {request.min_tokens}.", "min_tokens")
+    if request.tokens_wanted is not None and request.min_tokens > request.tokens_wanted:
+        raise bad_request(
+            f"min_tokens must be less than or equal to max_tokens={request.tokens_wanted}, got {request.min_tokens}.",
+            "min_tokens",
+        )
+    if request.cache_salt == "":
+        raise bad_request("Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt")
+    if request.priority and not priorities:
+        raise bad_request(f"Got priority {request.priority} but Priority scheduling is not enabled.", "priority")
     if request.stream_options is not None and not request.stream:
         raise bad_request("Stream options can only be defined when `stream=True`.", "stream_options")
     if isinstance(request, ChatRequest) and not request.messages:
@@ -149,21 +170,30 @@ def make_limits(request: GenerationRequest, prompt_tokens: int, context_length: 
     Raises:
         EngineError: the prompt, or the prompt and what is wanted, do not fit into the context.
     """
-    room = context_length - prompt_tokens
     wanted = request.tokens_wanted
-    if room < (wanted or 1):
-        asked = f" and you asked for {wanted} output tokens" if wanted else ""
-        raise bad_request(
-            f"This model's maximum context length is {context_length} tokens. However, your prompt contains "
-            f"{prompt_tokens} input tokens{asked}. Shorten the prompt or ask for fewer output tokens.",
-            "input_tokens",
-        )
+    check_context(prompt_tokens, wanted or 1, wanted, context_length)
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     return Limits(
-        tokens_max=wanted or room,
+        tokens_max=wanted or context_length - prompt_tokens,
         tokens_min=request.min_tokens,
         stop=tuple(text for text in stop if text),
         ignore_natural_end=request.ignore_eos,
+    )
+
+
+def check_context(prompt_tokens: int, needed: int, wanted: int | None, context_length: int) -> None:
+    """Refuse what does not fit into the context; `wanted` are the output tokens that the client named.
+
+    Raises:
+        EngineError: in vLLM's words.
+    """
+    if prompt_tokens + needed <= context_length:
+        return
+    asked = f" and you asked for {wanted} output tokens" if wanted else ""
+    raise bad_request(
+        f"This model's maximum context length is {context_length} tokens. However, your prompt contains "
+        f"{prompt_tokens} input tokens{asked}. Shorten the prompt or ask for fewer output tokens.",
+        "input_tokens",
     )
 
 
