@@ -4,6 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ias.kit.migrations import migrate
+from tests.identity.mailbox import Mailbox, open_mailbox
 from tests.identity.platform import Caller, Identity, running, settings_for
 
 
@@ -15,8 +16,14 @@ def database_url(make_database: Callable[[str], str]) -> str:
 
 
 @pytest.fixture
-async def identity(database_url: str, redis_url: str) -> AsyncIterator[Identity]:
-    async with running(settings_for(database_url, redis_url)) as service:
+async def mailbox() -> AsyncIterator[Mailbox]:
+    async with open_mailbox() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def identity(database_url: str, redis_url: str, mailbox: Mailbox) -> AsyncIterator[Identity]:
+    async with running(settings_for(database_url, redis_url, identity_smtp_url=mailbox.url)) as service:
         yield service
 
 

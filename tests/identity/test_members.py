@@ -138,3 +138,40 @@ async def test_a_role_in_one_project_counts_there_alone(
     ]
     assert [answer.status_code for answer in answers] == [201, 403]
     assert (await viewer.ok("GET", "/identity/v1/me"))["project_roles"][0]["project_id"] == project["id"]
+
+
+async def test_a_suspended_member_can_do_nothing_in_the_org_until_restored(
+    identity: Identity, admin: Caller, org_id: str, members: str, redis: Redis
+) -> None:
+    developer = await identity.member(admin, org_id, "developer", "dev@example.com")
+    [project] = (await developer.ok("GET", f"/identity/v1/orgs/{org_id}/projects"))["data"]
+    key = await developer.ok("POST", f"/identity/v1/projects/{project['id']}/api-keys", {"name": "own"})
+
+    async def key_status() -> str:
+        stored = await redis.get(redis_keys.api_key(digest_key(key["key"])))
+        return msgspec.json.decode(stored or b"", type=KeyRecord).status
+
+    suspended = await admin.ok("PATCH", f"{members}/{developer.user_id}", {"status": "suspended"})
+    assert (suspended["status"], suspended["role"], await key_status()) == ("suspended", "developer", "suspended")
+    assert (await developer.get(f"/identity/v1/orgs/{org_id}")).status_code == 401
+    developer = await identity.sign_in("dev@example.com", PASSWORD)
+    # They know nothing of the org any more; `403` is of whoever holds nothing anywhere.
+    assert (await developer.get(f"/identity/v1/orgs/{org_id}")).status_code in (403, 404)
+
+    await admin.ok("PATCH", f"{members}/{developer.user_id}", {"status": "active"})
+    assert await key_status() == "active"
+    developer = await identity.sign_in("dev@example.com", PASSWORD)
+    await developer.ok("GET", f"/identity/v1/orgs/{org_id}")
+
+
+async def test_the_last_owner_who_is_not_suspended_stays(
+    identity: Identity, admin: Caller, org_id: str, members: str
+) -> None:
+    other = await identity.member(admin, org_id, "owner")
+    await admin.ok("PATCH", f"{members}/{other.user_id}", {"status": "suspended"})
+    for answer in (
+        await admin.patch(f"{members}/{admin.user_id}", json={"status": "suspended"}),
+        await admin.patch(f"{members}/{admin.user_id}", json={"role": "viewer"}),
+        await admin.delete(f"{members}/{admin.user_id}"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_owner")

@@ -17,6 +17,8 @@ PUBLIC = {
     "POST /identity/v1/sessions",
     "POST /identity/v1/sessions/refresh",
     "POST /internal/service-tokens",
+    "POST /identity/v1/invitations/look-up",
+    "POST /identity/v1/invitations/accept-as-new-user",
 }
 """Routes that anybody may call. A new one needs a reason in the code and a line here."""
 

@@ -1,8 +1,28 @@
 """What the identity service is told by its environment."""
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, Field, SecretStr
+
+from ias.identity.core.mails import check_smtp_url
 from ias.kit.settings import DatabaseUrl, ServiceSettings
+
+
+def _check_smtp_url(secret: SecretStr) -> SecretStr:
+    check_smtp_url(secret.get_secret_value())
+    return secret
+
+
+def _check_public_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be a URL like https://ias.example.com")
+    return url.rstrip("/")
+
+
+SmtpUrl = Annotated[SecretStr, AfterValidator(_check_smtp_url)]
+HttpUrlText = Annotated[str, AfterValidator(_check_public_url)]
 
 
 class IdentitySettings(ServiceSettings):
@@ -34,6 +54,23 @@ class IdentitySettings(ServiceSettings):
     )
     identity_bcrypt_threads: int = Field(2, ge=1, description="Passwords that are checked at the same time.")
     identity_bcrypt_waiting_max: int = Field(100, ge=1, description="Sign-ins under way at most; more are 503.")
+    identity_public_url: HttpUrlText = Field(
+        "http://127.0.0.1:8080",
+        description="Where people reach the platform in their browsers: what links in e-mails begin with.",
+    )
+    identity_smtp_url: SmtpUrl | None = Field(
+        None,
+        description="Mail server: `smtp+starttls://user:password@host:587`, `smtps://…` or, unencrypted, `smtp://…`; unset sends"
+        " no e-mail and says so in the log.",
+    )
+    identity_mail_from: str = Field("IAS <ias@localhost>", description="Whom e-mails come from.")
+    identity_mail_timeout_s: float = Field(20.0, gt=0, le=60, description="Deadline of sending one e-mail.")
+    identity_mail_interval_s: float = Field(1.0, gt=0, le=60, description="How often e-mails to send are looked for.")
+    identity_mail_to_log: bool = Field(
+        False,
+        description="Without a mail server, write e-mails to the log with the links they carry. For development: who reads the"
+        " log can then open them.",
+    )
     identity_push_interval_s: float = Field(
         0.5, gt=0, le=60, description="How often Redis is checked for having been told every change."
     )

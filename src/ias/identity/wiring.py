@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from ias.identity.api import (
     api_keys,
     audit_log,
+    invitations,
     members,
     orgs,
     projects,
@@ -24,6 +25,9 @@ from ias.identity.api.parts import Parts
 from ias.identity.core.access_tokens import AccessTokens
 from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_log import AuditLog
+from ias.identity.core.invitations import Invitations
+from ias.identity.core.link_tokens import LinkTokens
+from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.passwords import Passwords
@@ -38,6 +42,7 @@ from ias.identity.core.sign_ins import SignIns
 from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.identity.settings import IdentitySettings
+from ias.identity.workers.mails import keep_sent
 from ias.identity.workers.redis_records import keep_pushed
 from ias.identity.workers.session_revocations import keep_told
 from ias.identity.workers.signing_keys import keep_rotated
@@ -59,6 +64,7 @@ ROUTERS = [
     service_accounts.router,
     api_keys.router,
     members.router,
+    invitations.router,
     audit_log.router,
     service_tokens.router,
     api_keys.internal_router,
@@ -124,6 +130,7 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
     stop = asyncio.Event()
     workers = [
         asyncio.create_task(keep_pushed(parts.redis_records, stop, interval_s=settings.identity_push_interval_s)),
+        asyncio.create_task(keep_sent(parts.mails, stop, interval_s=settings.identity_mail_interval_s)),
         asyncio.create_task(keep_told(parts.session_revocations, stop, interval_s=_TOLD_INTERVAL_S)),
         asyncio.create_task(keep_rotated(parts.signing_keys, stop)),
     ]
@@ -145,10 +152,19 @@ def build_parts(
     told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
     lifetime = timedelta(days=settings.identity_session_days)
     sessions = Sessions(database, tokens, told, lifetime=lifetime)
+    mails = Mails(database, _build_mailer(settings), Sealer(secret_key, "identity mails"))
     return Parts(
         api_keys=ApiKeys(database, records),
         audit_log=AuditLog(database),
         cursors=Cursors(secret_key),
+        invitations=Invitations(
+            database,
+            mails,
+            passwords,
+            LinkTokens(secret_key, "invitations", prefix="ias-inv-"),
+            public_url=settings.identity_public_url,
+        ),
+        mails=mails,
         members=Members(database, passwords, records, told),
         orgs=Orgs(database, records),
         projects=Projects(database, records),
@@ -160,6 +176,16 @@ def build_parts(
         sign_ins=SignIns(database, passwords, sessions, SignInAttempts(database)),
         signing_keys=keys,
         users=Users(database, passwords),
+    )
+
+
+def _build_mailer(settings: IdentitySettings) -> Mailer:
+    if settings.identity_smtp_url is None:
+        return LogMailer(show_text=settings.identity_mail_to_log)
+    return SmtpMailer(
+        settings.identity_smtp_url.get_secret_value(),
+        sender=settings.identity_mail_from,
+        timeout_s=settings.identity_mail_timeout_s,
     )
 
 

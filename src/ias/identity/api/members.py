@@ -1,7 +1,7 @@
 """Members of an org."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from ias.contracts.permissions import Permission, Role
 from ias.identity.api.fields import IN_FORCE, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
+from ias.identity.core.members import MemberChanges
 from ias.identity.core.members import NewMember as Wanted
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
@@ -29,9 +30,10 @@ class NewMember(Body):
 
 
 class MemberPatch(Body):
-    """The role to hold from now on."""
+    """What to change; absent or null stays. A suspended member keeps their role and their keys, and neither opens anything."""
 
-    role: Role
+    role: Role | None = None
+    status: Literal["active", "suspended"] | None = None
 
 
 class MemberAnswer(Answer):
@@ -43,6 +45,7 @@ class MemberAnswer(Answer):
     email: str
     name: str
     role: Role
+    status: Literal["active", "suspended"]
     version: int
     created_at: datetime
     updated_at: datetime
@@ -77,7 +80,7 @@ async def list_members(
     return parts.cursors.page([MemberAnswer.model_validate(row) for row in rows], limit, filters)
 
 
-@router.patch("/{user_id}")
+@router.patch("/{user_id}", responses={200: {"headers": IN_FORCE}})
 async def update_member(
     *,
     org_id: UUID,
@@ -86,9 +89,12 @@ async def update_member(
     access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
     parts: PartsOf,
     origin: OriginOf,
+    response: Response,
 ) -> MemberAnswer:
-    """Give a member another role. Their access tokens are refused from now on and must be refreshed."""
-    return MemberAnswer.model_validate(await parts.members.update_role(access, org_id, user_id, body.role, origin))
+    """Give a member another role, suspend or restore them. Their access tokens are refused from now on and must be refreshed."""
+    member, in_force = await parts.members.update(access, org_id, user_id, MemberChanges(**dict(body)), origin)
+    say_in_force(response, in_force)
+    return MemberAnswer.model_validate(member)
 
 
 @router.delete("/{user_id}", status_code=204, responses={204: {"headers": IN_FORCE}})

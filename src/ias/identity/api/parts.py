@@ -7,6 +7,8 @@ from fastapi import Depends, Request
 
 from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_log import AuditLog, Origin
+from ias.identity.core.invitations import Invitations
+from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.projects import Projects
@@ -28,6 +30,8 @@ class Parts:
     api_keys: ApiKeys
     audit_log: AuditLog
     cursors: Cursors
+    invitations: Invitations
+    mails: Mails
     members: Members
     orgs: Orgs
     projects: Projects

@@ -1,14 +1,15 @@
 """Members: who belongs to an org, with which role. An org always has an owner, and only owners make and unmake owners."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
-from ias.contracts.permissions import Role
+from ias.contracts.permissions import ROLE_PERMISSIONS, Role
 from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.passwords import Passwords
@@ -19,6 +20,7 @@ from ias.identity.store import members as store
 from ias.identity.store import orgs as org_store
 from ias.identity.store import users as user_store
 from ias.identity.store.members import Member
+from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, ForbiddenError, InvalidError, NotFoundError
@@ -31,6 +33,19 @@ class NewMember:
     email: str
     role: Role
     password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanges:
+    """What to change of a member; None leaves it as it is."""
+
+    role: Role | None = None
+    status: str | None = None
+
+    def against(self, member: Member) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What differs: as it is, and as it shall be."""
+        wanted = {name: value for name, value in asdict(self).items() if value not in (None, getattr(member, name))}
+        return {name: getattr(member, name) for name in wanted}, wanted
 
 
 class Members:
@@ -50,7 +65,7 @@ class Members:
         Raises:
             ConflictError: they are a member already.
             InvalidError: there is no such user, and no password to make one with.
-            ForbiddenError: a new owner, by somebody who is none.
+            ForbiddenError: the role holds something that the caller does not.
         """
         scope = access.in_org(str(org_id))
         email = users.check_email(wanted.email)
@@ -58,9 +73,8 @@ class Members:
         password_hash = await self._passwords.hash(wanted.password) if wanted.password is not None else None
         try:
             async with self._database.transaction() as connection:
-                await _lock_org(connection, org_id)
-                if wanted.role is Role.OWNER:
-                    await _require_owner(connection, scope)
+                await lock_org(connection, org_id)
+                await require_power(connection, scope, wanted.role)
                 user = await user_store.find_user_by_email(connection, email)
                 changes = []
                 if user is None:
@@ -86,44 +100,51 @@ class Members:
                 raise NotFoundError
             return await store.list_members(connection, scope, after=after, limit=limit)
 
-    async def update_role(self, access: Access, org_id: UUID, user_id: UUID, role: Role, origin: Origin) -> Member:
-        """The member with another role.
+    async def update(
+        self, access: Access, org_id: UUID, user_id: UUID, changes: MemberChanges, origin: Origin
+    ) -> tuple[Member, bool]:
+        """The member after the change; and whether that is in force at the gateways.
 
         Raises:
             ConflictError: it would leave the org without an owner.
-            ForbiddenError: to or from owner, by somebody who is none.
+            ForbiddenError: to or from a role that holds something the caller does not.
         """
         scope = access.in_org(str(org_id))
+        key_ids: list[UUID] = []
         async with self._database.transaction() as connection:
-            await _lock_org(connection, org_id)
+            await lock_org(connection, org_id)
             member = await _get_member(connection, scope, user_id)
-            if member.role is role:
-                return member
-            if Role.OWNER in (member.role, role):
-                await _require_owner(connection, scope)
-            if member.role is Role.OWNER:
+            before, after = changes.against(member)
+            if not after:
+                return member, True
+            await require_power(connection, scope, member.role)
+            await require_power(connection, scope, after.get("role", member.role))
+            if _owns(member.role, member.status) and not _owns(
+                **{"role": member.role, "status": member.status, **after}
+            ):
                 await _require_another_owner(connection, scope)
-            await store.update_role(connection, scope, user_id, role)
+            await store.update_member(connection, scope, user_id, after)
             await user_store.raise_token_version(connection, user_id)
-            change = Change("member.update", user_id, org_id, {"role": member.role}, {"role": role})
-            await append(connection, origin.by(scope.actor), change)
+            if "status" in after:
+                key_ids = await key_store.touch_api_keys_of_user(connection, scope, user_id)
+            await append(connection, origin.by(scope.actor), Change("member.update", user_id, org_id, before, after))
             member = await _get_member(connection, scope, user_id)
         await self._revocations.push(user_ids=[user_id])
-        return member
+        return member, await self._records.push(api_key=key_ids)
 
     async def remove(self, access: Access, org_id: UUID, user_id: UUID, origin: Origin) -> bool:
         """Remove a member and revoke their own keys in the org; whether that is in force at the gateways.
 
         Raises:
             ConflictError: it would leave the org without an owner.
-            ForbiddenError: an owner, by somebody who is none.
+            ForbiddenError: their role holds something that the caller does not.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
-            await _lock_org(connection, org_id)
+            await lock_org(connection, org_id)
             member = await _get_member(connection, scope, user_id)
-            if member.role is Role.OWNER:
-                await _require_owner(connection, scope)
+            await require_power(connection, scope, member.role)
+            if _owns(member.role, member.status):
                 await _require_another_owner(connection, scope)
             await store.delete_member(connection, scope, user_id)
             await user_store.raise_token_version(connection, user_id)
@@ -137,9 +158,16 @@ class Members:
         return await self._records.push(api_key=[key.id for key in keys])
 
 
-async def _lock_org(connection: AsyncConnection, org_id: UUID) -> None:
-    if await org_store.find_org(connection, org_id, lock=True) is None:
+async def lock_org(connection: AsyncConnection, org_id: UUID) -> Org:
+    """The org, whose members nobody else changes until the commit.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    org = await org_store.find_org(connection, org_id, lock=True)
+    if org is None:
         raise NotFoundError
+    return org
 
 
 async def _get_member(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> Member:
@@ -149,13 +177,27 @@ async def _get_member(connection: AsyncConnection, scope: OrgScope, user_id: UUI
     return member
 
 
-async def _require_owner(connection: AsyncConnection, scope: OrgScope) -> None:
-    """By the database and not by the token, which may be minutes old."""
+async def require_power(connection: AsyncConnection, scope: OrgScope, role: Role) -> None:
+    """Return when the caller may give and take a role: nobody hands out what they do not hold, and owners are owners' alone.
+
+    By the database and not by the token, which may be minutes old.
+
+    Raises:
+        ForbiddenError: they may not.
+    """
     if scope.actor.platform_admin:
         return
     actor = await store.find_member(connection, scope, UUID(scope.actor.sub))
-    if actor is None or actor.role is not Role.OWNER:
+    if actor is None or actor.status != "active":
+        raise ForbiddenError("You are no member of this org any more.")
+    if role is Role.OWNER and actor.role is not Role.OWNER:
         raise ForbiddenError("Only an owner can make or unmake an owner.")
+    if not ROLE_PERMISSIONS[role] <= ROLE_PERMISSIONS[actor.role]:
+        raise ForbiddenError(f"The role `{role}` holds something that yours does not.")
+
+
+def _owns(role: Role, status: str) -> bool:
+    return role is Role.OWNER and status == "active"
 
 
 async def _require_another_owner(connection: AsyncConnection, scope: OrgScope) -> None:

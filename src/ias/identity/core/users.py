@@ -1,6 +1,5 @@
 """Users: their e-mails, the first administrator, and what a user may know about themselves."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,13 +27,24 @@ from ias.kit.tokens import Claims
 log = structlog.get_logger("ias.identity.users")
 
 EMAIL_CHARACTERS_MAX = 254
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)*")
 
 
 def normalize_email(text: str) -> str:
-    """The one spelling of an e-mail: compatibility characters folded (NFKC), no case, no spaces around it."""
-    folded = unicodedata.normalize("NFKC", text.strip()).casefold()
-    return unicodedata.normalize("NFKC", folded)
+    """The one spelling of an e-mail: compatibility characters folded (NFKC), no case, the domain as DNS knows it (IDNA).
+
+    A domain of look-alike letters thus shows as the `xn--` that it is. What is no e-mail comes back folded.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.strip()).casefold())
+    return _find_email(folded) or folded
+
+
+def _find_email(folded: str) -> str | None:
+    """The e-mail; None when it has not the form of one. Its local part is ASCII: other letters are taken for others."""
+    try:
+        parts = validate_email(folded, check_deliverability=False, globally_deliverable=False, allow_smtputf8=False)
+    except EmailNotValidError:
+        return None
+    return f"{parts.local_part}@{parts.ascii_domain}"
 
 
 def check_email(text: str) -> str:
@@ -42,8 +53,8 @@ def check_email(text: str) -> str:
     Raises:
         InvalidError: it has not the form of one.
     """
-    email = normalize_email(text)
-    if len(email) > EMAIL_CHARACTERS_MAX or not _EMAIL.fullmatch(email) or not email.isprintable():
+    email = _find_email(normalize_email(text)) if len(text) <= 2 * EMAIL_CHARACTERS_MAX else None
+    if email is None or len(email) > EMAIL_CHARACTERS_MAX:
         detail = "This is not an e-mail address."
         raise InvalidError(detail, code="invalid_email", errors=[FieldError(pointer="/email", detail=detail)])
     return email
@@ -65,7 +76,13 @@ class Me:
 
 
 async def insert_user(
-    connection: AsyncConnection, email: str, password_hash: str | None, *, name: str = "", platform_admin: bool = False
+    connection: AsyncConnection,
+    email: str,
+    password_hash: str | None,
+    *,
+    name: str = "",
+    platform_admin: bool = False,
+    email_confirmed: bool = False,
 ) -> User:
     """A new user with a normalised e-mail. Raises `sqlalchemy.exc.IntegrityError` when it is taken."""
     now = datetime.now(UTC)
@@ -77,6 +94,7 @@ async def insert_user(
             "name": name or email.partition("@")[0],
             "password_hash": password_hash,
             "platform_admin": platform_admin,
+            "email_confirmed_at": now if email_confirmed else None,
             "created_at": now,
             "updated_at": now,
         },

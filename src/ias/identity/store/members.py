@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.permissions import Role
@@ -26,6 +27,7 @@ class Member:
     email: str
     name: str
     role: Role
+    status: str
     version: int
     created_at: datetime
     updated_at: datetime
@@ -48,6 +50,12 @@ async def insert_member(connection: AsyncConnection, values: dict[str, Any]) -> 
     await connection.execute(insert(members).values(values))
 
 
+async def insert_member_if_absent(connection: AsyncConnection, values: dict[str, Any]) -> bool:
+    """A new member; False when they already are one."""
+    statement = insert_or_not(members).values(values).on_conflict_do_nothing()
+    return (await connection.execute(statement)).rowcount == 1
+
+
 async def find_member(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> Member | None:
     """The member of the scope's org who is this user."""
     query = _MEMBER.where(members.c.org_id == UUID(scope.org_id), members.c.user_id == user_id)
@@ -63,11 +71,11 @@ async def list_members(connection: AsyncConnection, scope: OrgScope, *, after: U
     return [_member(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def update_role(connection: AsyncConnection, scope: OrgScope, user_id: UUID, role: Role) -> None:
-    """Give a member another role."""
+async def update_member(connection: AsyncConnection, scope: OrgScope, user_id: UUID, changes: dict[str, Any]) -> None:
+    """Change a member, who is one version further then."""
     statement = update(members).where(members.c.org_id == UUID(scope.org_id), members.c.user_id == user_id)
     await connection.execute(
-        statement.values(role=role, version=members.c.version + 1, updated_at=func.now()),
+        statement.values(**changes, version=members.c.version + 1, updated_at=func.now()),
     )
 
 
@@ -79,8 +87,10 @@ async def delete_member(connection: AsyncConnection, scope: OrgScope, user_id: U
 
 
 async def count_owners(connection: AsyncConnection, scope: OrgScope) -> int:
-    """How many own the scope's org. Lock the org first, or the answer may be old when it is used."""
-    query = select(func.count()).where(members.c.org_id == UUID(scope.org_id), members.c.role == Role.OWNER)
+    """How many own the scope's org and are not suspended. Lock the org first, or the answer may be old when it is used."""
+    query = select(func.count()).where(
+        members.c.org_id == UUID(scope.org_id), members.c.role == Role.OWNER, members.c.status == "active"
+    )
     return int((await connection.execute(query)).scalar_one())
 
 
@@ -89,13 +99,14 @@ async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]
     in_orgs = (
         select(members.c.org_id, members.c.role)
         .join(orgs, orgs.c.id == members.c.org_id)
-        .where(members.c.user_id == user_id, orgs.c.status != "deleted")
+        .where(members.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
         .order_by(members.c.org_id)
     )
     in_projects = (
         select(project_roles.c.org_id, project_roles.c.project_id, project_roles.c.role)
         .join(orgs, orgs.c.id == project_roles.c.org_id)
-        .where(project_roles.c.user_id == user_id, orgs.c.status != "deleted")
+        .join(members, and_(members.c.org_id == project_roles.c.org_id, members.c.user_id == project_roles.c.user_id))
+        .where(project_roles.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
         .order_by(project_roles.c.project_id)
     )
     grants: list[Grant] = [(str(row.org_id), None, Role(row.role)) for row in await connection.execute(in_orgs)]
@@ -108,7 +119,7 @@ async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[M
     query = (
         select(members.c.org_id, orgs.c.name.label("org_name"), members.c.role)
         .join(orgs, orgs.c.id == members.c.org_id)
-        .where(members.c.user_id == user_id, orgs.c.status != "deleted")
+        .where(members.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
         .order_by(members.c.org_id)
     )
     return [Membership(row.org_id, row.org_name, Role(row.role)) for row in await connection.execute(query)]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Table, func, literal, select, union_all, update
+from sqlalchemy import Select, Table, and_, func, literal, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
-from ias.identity.store.tables import api_keys, orgs, projects, service_accounts, users
+from ias.identity.store.tables import api_keys, members, orgs, projects, service_accounts, users
 
 KINDS: dict[str, Table] = {"org": orgs, "project": projects, "api_key": api_keys}
 
@@ -88,8 +88,10 @@ _KEY_QUERY = (
         api_keys,
         users.c.status.label("user_status"),
         service_accounts.c.status.label("service_account_status"),
+        members.c.status.label("member_status"),
     )
     .outerjoin(users, users.c.id == api_keys.c.user_id)
+    .outerjoin(members, and_(members.c.org_id == api_keys.c.org_id, members.c.user_id == api_keys.c.user_id))
     .outerjoin(service_accounts, service_accounts.c.id == api_keys.c.service_account_id)
 )
 
@@ -108,7 +110,8 @@ def _tenant_record(row: Any) -> TenantRecord:
 
 
 def _key_record(row: Any) -> KeyRecord:
-    holder_status = row["user_status"] or row["service_account_status"]
+    # Of a user both: their account, and their membership in the org of the key.
+    statuses = {row["user_status"], row["service_account_status"], row["member_status"]} - {None}
     in_use = row["status"] == "active"
     return KeyRecord(
         version=row["version"],
@@ -117,7 +120,7 @@ def _key_record(row: Any) -> KeyRecord:
         project_id=str(row["project_id"]),
         user_id=str(row["user_id"]) if row["user_id"] else None,
         service_account_id=str(row["service_account_id"]) if row["service_account_id"] else None,
-        status=("active" if holder_status == "active" else "suspended") if in_use else "revoked",
+        status=("active" if statuses == {"active"} else "suspended") if in_use else "revoked",
         expires_at=int(row["expires_at"].timestamp()) if row["expires_at"] else None,
         scopes=_tuple(row["scopes"]),
         models=_tuple(row["models"]),

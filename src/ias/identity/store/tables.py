@@ -68,6 +68,7 @@ users = Table(
     Column("email", Text, nullable=False, unique=True, comment="Normalised; see core/users.py."),
     Column("name", Text, nullable=False),
     Column("password_hash", Text, comment="bcrypt; null for somebody who signs in elsewhere."),
+    _time("email_confirmed_at", nullable=True),
     Column("platform_admin", Boolean, nullable=False, server_default=text("false")),
     Column("status", Text, nullable=False, server_default=text("'active'")),
     _version(),
@@ -127,11 +128,47 @@ members = Table(
     _reference("org_id", "orgs.id"),
     _reference("user_id", "users.id"),
     Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
     _version(),
     _time("created_at"),
     _time("updated_at"),
     UniqueConstraint("org_id", "user_id"),
+    CheckConstraint("status IN ('active', 'suspended')", name="status"),
     Index(None, "user_id"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    _id(),
+    _reference("org_id", "orgs.id"),
+    Column("email", Text, nullable=False, comment="Normalised; see core/users.py."),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'pending'")),
+    Column("token_digest", Text, nullable=False, unique=True, comment="SHA-256 of the token, in hexadecimal."),
+    _time("expires_at"),
+    _time("sent_at"),
+    _reference("created_by", "users.id"),
+    _reference("accepted_by", "users.id", nullable=True),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint("status IN ('pending', 'accepted', 'revoked')", name="status"),
+    Index("ix_invitations_one_pending", "org_id", "email", unique=True, postgresql_where=text("status = 'pending'")),
+    Index(None, "org_id", "id"),
+)
+
+outgoing_mails = Table(
+    "outgoing_mails",
+    metadata,
+    _id(),
+    Column(
+        "sealed", Text, nullable=False, comment="Address, subject and text, sealed with the platform's root secret."
+    ),
+    Column("tries", Integer, nullable=False),
+    _time("next_try_at"),
+    _time("created_at"),
+    Index(None, "next_try_at"),
 )
 
 project_roles = Table(

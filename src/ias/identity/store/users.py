@@ -20,6 +20,7 @@ class User:
     email: str
     name: str
     password_hash: str | None
+    email_confirmed_at: datetime | None
     platform_admin: bool
     status: str
     version: int
@@ -45,6 +46,12 @@ async def find_user_by_email(connection: AsyncConnection, email: str) -> User | 
     """The user of a normalised e-mail."""
     row = (await connection.execute(select(users).where(users.c.email == email))).mappings().one_or_none()
     return User(**row) if row else None
+
+
+async def confirm_email(connection: AsyncConnection, user_id: UUID) -> None:
+    """Remember that the user has shown to have their e-mail; when they first did stays."""
+    statement = update(users).where(users.c.id == user_id, users.c.email_confirmed_at.is_(None))
+    await connection.execute(statement.values(email_confirmed_at=func.now()))
 
 
 async def raise_token_version(connection: AsyncConnection, user_id: UUID) -> None:

@@ -1,0 +1,253 @@
+"""Invitations: the way into an org for somebody who agrees to it, by a link that is sent to their e-mail.
+
+The link works once and for a week. Whoever opens it has the e-mail: a user who is signed in as it joins, anybody else makes a
+user of it first. Who sends an invitation may give no more than they hold themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.contracts.ids import uuid7
+from ias.contracts.permissions import Role
+from ias.identity.core import users
+from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.link_tokens import LinkTokens
+from ias.identity.core.mails import Mail, Mails, on_one_line
+from ias.identity.core.members import lock_org, require_power
+from ias.identity.core.passwords import Passwords
+from ias.identity.store import invitations as store
+from ias.identity.store import members as member_store
+from ias.identity.store import orgs as org_store
+from ias.identity.store import users as user_store
+from ias.identity.store.invitations import Invitation
+from ias.identity.store.orgs import Org
+from ias.identity.store.users import User
+from ias.kit.access import Access
+from ias.kit.database import Database
+from ias.kit.problems import ConflictError, ForbiddenError, NotFoundError, TooManyRequestsError
+from ias.kit.tokens import Claims
+
+LIFETIME = timedelta(days=7)
+RESEND_AFTER = timedelta(minutes=1)
+PENDING_MAX = 500
+"""Open invitations of one org at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the holder of a link may know of its invitation."""
+
+    invitation: Invitation
+    org_name: str
+    has_account: bool
+    """Whether to sign in with it, rather than to make an account."""
+
+
+class Invitations:
+    """Sending, seeing, withdrawing and accepting invitations."""
+
+    def __init__(
+        self, database: Database, mails: Mails, passwords: Passwords, tokens: LinkTokens, *, public_url: str
+    ) -> None:
+        self._database = database
+        self._mails = mails
+        self._passwords = passwords
+        self._tokens = tokens
+        self._public_url = public_url
+
+    async def create(self, access: Access, org_id: UUID, email: str, role: Role, origin: Origin) -> Invitation:
+        """Invite an e-mail.
+
+        Raises:
+            InvalidError: it is none.
+            ForbiddenError: the role holds something that the caller does not.
+            ConflictError: a member has it, it has an open invitation, or too many are open.
+        """
+        scope = access.in_org(str(org_id))
+        email = users.check_email(email)
+        text, digest = self._tokens.make()
+        now = datetime.now(UTC)
+        try:
+            async with self._database.transaction() as connection:
+                org = await lock_org(connection, org_id)
+                await require_power(connection, scope, role)
+                user = await user_store.find_user_by_email(connection, email)
+                if user and await member_store.find_member(connection, scope, user.id):
+                    raise ConflictError("They are a member already.", code="already_member")
+                await store.revoke_expired(connection, org_id, email, now)
+                if await store.count_pending(connection, scope) >= PENDING_MAX:
+                    raise ConflictError(f"{PENDING_MAX} invitations are open; withdraw some first.", code="too_many")
+                values = {"id": uuid7(), "org_id": org_id, "email": email, "role": role, "token_digest": digest}
+                times = {"expires_at": now + LIFETIME, "sent_at": now, "created_at": now, "updated_at": now}
+                made = await store.insert_invitation(
+                    connection, {**values, **times, "created_by": UUID(scope.actor.sub)}
+                )
+                await self._mails.queue(connection, self._write(made, org, text))
+                change = Change("invitation.create", made.id, org_id, after=_describe(made))
+                await append(connection, origin.by(scope.actor), change)
+        except IntegrityError as error:
+            raise ConflictError("They are invited already; send it again instead.", code="already_invited") from error
+        return made
+
+    async def list_invitations(
+        self, access: Access, org_id: UUID, *, after: UUID | None, limit: int
+    ) -> Sequence[Invitation]:
+        """Invitations into an org, newest first."""
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            if await org_store.find_org(connection, org_id) is None:
+                raise NotFoundError
+            return await store.list_invitations(connection, scope, after=after, limit=limit)
+
+    async def resend(self, access: Access, org_id: UUID, invitation_id: UUID, origin: Origin) -> Invitation:
+        """Send a new link, which lives anew; the one before is void.
+
+        Raises:
+            ForbiddenError: the role holds something that the caller does not.
+            ConflictError: it was accepted or withdrawn.
+            TooManyRequestsError: it was sent a moment ago.
+        """
+        scope = access.in_org(str(org_id))
+        text, digest = self._tokens.make()
+        now = datetime.now(UTC)
+        async with self._database.transaction() as connection:
+            org = await lock_org(connection, org_id)
+            invitation = await store.find_invitation(connection, scope, invitation_id, lock=True)
+            if invitation is None:
+                raise NotFoundError
+            await require_power(connection, scope, invitation.role)
+            _require_pending(invitation)
+            wait = invitation.sent_at + RESEND_AFTER - now
+            if wait > timedelta():
+                raise TooManyRequestsError(
+                    "It was sent a moment ago.", headers={"Retry-After": str(int(wait.total_seconds()) + 1)}
+                )
+            changes = {"token_digest": digest, "expires_at": now + LIFETIME, "sent_at": now}
+            sent = await store.update_invitation(connection, invitation_id, changes)
+            await self._mails.queue(connection, self._write(sent, org, text))
+            await append(connection, origin.by(scope.actor), Change("invitation.resend", invitation_id, org_id))
+        return sent
+
+    async def revoke(self, access: Access, org_id: UUID, invitation_id: UUID, origin: Origin) -> None:
+        """Withdraw an invitation. Withdrawing a withdrawn one is no error.
+
+        Raises:
+            ConflictError: it was accepted.
+        """
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            await lock_org(connection, org_id)
+            invitation = await store.find_invitation(connection, scope, invitation_id, lock=True)
+            if invitation is None:
+                raise NotFoundError
+            if invitation.status == "revoked":
+                return
+            _require_pending(invitation)
+            await store.update_invitation(connection, invitation_id, {"status": "revoked"})
+            await append(connection, origin.by(scope.actor), Change("invitation.revoke", invitation_id, org_id))
+
+    async def look_up(self, token: str) -> Offer:
+        """What a link offers.
+
+        Raises:
+            NotFoundError: it was invented, has expired, or was used or withdrawn.
+        """
+        async with self._database.transaction() as connection:
+            invitation, org = await self._find_open(connection, token)
+            user = await user_store.find_user_by_email(connection, invitation.email)
+        return Offer(invitation, org.name, user is not None)
+
+    async def accept(self, actor: Claims, token: str, origin: Origin) -> Invitation:
+        """The caller joins. Raises as `look_up` does, or `ForbiddenError`: it is for another e-mail than theirs."""
+        async with self._database.transaction() as connection:
+            invitation, _ = await self._find_open(connection, token, lock=True)
+            user = await user_store.find_user(connection, UUID(actor.sub))
+            if user is None or user.status != "active" or user.email != invitation.email:
+                raise ForbiddenError("This invitation is for another e-mail than yours.", code="invitation_of_another")
+            await user_store.confirm_email(connection, user.id)
+            return await self._join(connection, invitation, user, origin)
+
+    async def accept_as_new_user(self, token: str, name: str, password: str, origin: Origin) -> Invitation:
+        """Make a user of the invited e-mail, who joins.
+
+        Raises:
+            NotFoundError: as `look_up`.
+            ConflictError: the e-mail has an account: sign in with it, then accept.
+            InvalidError: the password cannot be one.
+        """
+        await self.look_up(token)  # hashing takes long: not for somebody without a link
+        password_hash = await self._passwords.hash(password)
+        try:
+            async with self._database.transaction() as connection:
+                invitation, _ = await self._find_open(connection, token, lock=True)
+                user = await users.insert_user(
+                    connection, invitation.email, password_hash, name=name, email_confirmed=True
+                )
+                created = Change("user.create", user.id, after=users.describe(user))
+                return await self._join(connection, invitation, user, origin, created)
+        except IntegrityError as error:
+            detail = "There is an account with this e-mail: sign in, then accept."
+            raise ConflictError(detail, code="account_exists") from error
+
+    async def _find_open(
+        self, connection: AsyncConnection, token: str, *, lock: bool = False
+    ) -> tuple[Invitation, Org]:
+        digest = self._tokens.find_digest(token)
+        invitation = await store.find_invitation_by_digest(connection, digest) if digest else None
+        org = await org_store.find_org(connection, invitation.org_id, lock=lock) if invitation else None
+        if lock and digest:  # the org first, as everybody who changes its members does; then as it is by now
+            invitation = await store.find_invitation_by_digest(connection, digest, lock=True)
+        if (
+            invitation is None
+            or org is None
+            or org.status != "active"
+            or invitation.status != "pending"
+            or invitation.expires_at <= datetime.now(UTC)
+        ):
+            raise NotFoundError(
+                "This invitation is not valid (any more). Ask for a new one.", code="invalid_invitation"
+            )
+        return invitation, org
+
+    async def _join(
+        self, connection: AsyncConnection, invitation: Invitation, user: User, origin: Origin, *changes: Change
+    ) -> Invitation:
+        now = datetime.now(UTC)
+        member = {"id": uuid7(), "org_id": invitation.org_id, "user_id": user.id, "role": invitation.role}
+        joined = await member_store.insert_member_if_absent(
+            connection, {**member, "created_at": now, "updated_at": now}
+        )
+        accepted = await store.update_invitation(
+            connection, invitation.id, {"status": "accepted", "accepted_by": user.id}
+        )
+        found = [*changes, Change("invitation.accept", invitation.id, invitation.org_id)]
+        if joined:
+            after = {"email": user.email, "role": invitation.role}
+            found.append(Change("member.create", user.id, invitation.org_id, after=after))
+        await append(connection, origin.by_user(user.id), *found)
+        return accepted
+
+    def _write(self, invitation: Invitation, org: Org, token: str) -> Mail:
+        name = on_one_line(org.name)
+        # The token is behind the #: browsers send that part to no server, so it is in no access log.
+        link = f"{self._public_url}/accept-invitation#token={token}"
+        text = (
+            f"You are invited to {name} as {invitation.role.value}.\n\nAccept here:\n{link}\n\n"
+            f"The link works once, until {invitation.expires_at:%Y-%m-%d %H:%M} UTC. "
+            "If you did not expect this, ignore it.\n"
+        )
+        return Mail(invitation.email, f"Invitation to {name}", text)
+
+
+def _require_pending(invitation: Invitation) -> None:
+    if invitation.status != "pending":
+        raise ConflictError(f"The invitation is {invitation.status}.", code="not_pending")
+
+
+def _describe(invitation: Invitation) -> dict[str, str]:
+    return {"email": invitation.email, "role": invitation.role.value, "expires_at": invitation.expires_at.isoformat()}
