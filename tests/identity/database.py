@@ -18,12 +18,14 @@ async def connected(url: str) -> AsyncIterator[Any]:
 
 
 async def execute(url: str, statement: str, *arguments: object) -> None:
-    """Run one statement."""
+    """Run one statement, on the rows of every org."""
     async with connected(url) as connection:
+        await connection.execute("SET ias.orgs = '*'")
         await connection.execute(statement, *arguments)
 
 
 async def fetch(url: str, query: str, *arguments: object) -> list[Any]:
-    """The rows of one query."""
+    """The rows of one query, of every org."""
     async with connected(url) as connection:
+        await connection.execute("SET ias.orgs = '*'")
         return list(await connection.fetch(query, *arguments))

@@ -21,6 +21,17 @@ from tests.servers.launch import Launch, ServerStartError, accepts_connections, 
 from tests.servers.run import Server, TestRun
 
 IMAGE = "postgres:16-alpine"
+OWNER = "ias_test_service"
+"""The role, and its password, that owns the databases of tests."""
+# Several workers may get here at once.
+_ENSURE_OWNER = f"""
+    DO $$ BEGIN
+        PERFORM pg_advisory_xact_lock(1);
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN
+            CREATE ROLE {OWNER} LOGIN PASSWORD '{OWNER}';
+        END IF;
+    END $$
+"""
 INIT_TIMEOUT_S = 60
 STATEMENT_TIMEOUT_S = 30
 ANSWER_TIMEOUT_S = 60.0
@@ -43,10 +54,15 @@ def shared_postgres(run: TestRun) -> str:
 
 
 def create_database(server_url: str, name: str) -> str:
-    """The DSN of a new, empty database whose name begins with `name`."""
+    """The DSN of a new, empty database whose name begins with `name`, as the role that owns it.
+
+    As in production, the role is no superuser: row-level security holds for it.
+    """
     database = f"{re.sub(r'[^a-z0-9_]', '_', name.lower())[:40]}_{uuid4().hex[:12]}"
-    _run(_execute(server_url, f'CREATE DATABASE "{database}" TEMPLATE template0'))
-    return urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
+    _run(_create_database(server_url, database))
+    server = urlsplit(server_url)
+    address = server.netloc.rpartition("@")[2]
+    return urlunsplit(server._replace(netloc=f"{OWNER}:{OWNER}@{address}", path=f"/{database}"))
 
 
 def drop_database(server_url: str, dsn: str) -> None:
@@ -123,6 +139,11 @@ def _answers(url: str) -> bool:
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
     return True
+
+
+async def _create_database(server_url: str, database: str) -> None:
+    await _execute(server_url, _ENSURE_OWNER)
+    await _execute(server_url, f'CREATE DATABASE "{database}" TEMPLATE template0 OWNER {OWNER}')
 
 
 async def _execute(dsn: str, statement: str) -> None:

@@ -19,6 +19,7 @@ from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
 from ias.kit.access import Access, OrgScope
 from ias.kit.browser_sessions import ACCESS_COOKIE, CSRF_HEADER, find_access_token
 from ias.kit.problems import ForbiddenError, UnauthenticatedError
+from ias.kit.row_security import narrow
 from ias.kit.tokens import Claims, TokenVerifier
 
 __all__ = ["Access", "OrgScope", "holds", "internal", "public", "requires", "signed_in"]
@@ -70,6 +71,8 @@ async def authorize(
     permission = Permission(scopes.scopes[0])
     if not holds(actor, permission):
         raise ForbiddenError(f"This needs `{permission}`, which your role does not hold.")
+    if not actor.platform_admin:
+        narrow(org_id for org_id, _, _ in actor.grants)
     return Access(actor, permission)
 
 

@@ -1,4 +1,7 @@
-"""PostgreSQL for a management service: one pool, and transactions that commit as a whole or not at all."""
+"""PostgreSQL for a management service: one pool, and transactions that commit as a whole or not at all.
+
+Each reaches the rows of the orgs that `kit.row_security` says, and no others.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from ias.kit.row_security import build_reach
 from ias.kit.settings import ServiceSettings
 
 
@@ -32,6 +36,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed when the block ends, rolled back when it raises."""
         async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(build_reach())
             yield connection
 
     async def ping(self) -> None:

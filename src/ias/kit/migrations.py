@@ -9,6 +9,8 @@ from sqlalchemy import Connection, pool
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from ias.kit.row_security import EVERY_ORG, SETTING
+
 _LOCK_ID = 0x1A5_0001
 """Advisory lock so that two starting processes migrate one after the other."""
 
@@ -31,6 +33,8 @@ async def _migrate(service: str, database_url: str, revision: str) -> None:
 
 def _run(connection: Connection, service: str, revision: str) -> None:
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_ID})")
+    # A migration that moves data moves every org's.
+    connection.exec_driver_sql(f"SELECT set_config('{SETTING}', '{EVERY_ORG}', true)")
     config = Config()
     config.set_main_option("script_location", str(files(f"ias.{service}") / "migrations"))
     config.attributes["connection"] = connection

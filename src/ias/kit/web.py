@@ -35,6 +35,7 @@ from ias.kit.problems import (
     TooLargeError,
     UnavailableError,
 )
+from ias.kit.row_security import reaching_every_org
 from ias.kit.telemetry import trace_id_of
 
 log = structlog.get_logger("ias.http")
@@ -224,6 +225,7 @@ class RequestContext:
             {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         )
         with (
+            reaching_every_org(),  # until the caller is known
             tracer.start_as_current_span(f"{scope['method']} {scope['path']}", context=context) as span,
             structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id_of(span)),
         ):
