@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -30,11 +30,14 @@ _START_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Target:
-    """A server under load: its root process's id and the URL."""
+    """A server under load: its root process's id, the URL, and headers that it wants beside those of any request."""
 
     name: str
     pid: int
     url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds_min: int = 0
+    """A round's least length, for a server so slow that few requests would be served in less."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Stack:
     gateway: Target
     redis_pid: int
     redis_url: str
+    upstream_port: int
 
 
 def require_programs() -> None:
@@ -101,6 +105,20 @@ def wait_until_ready(url: str) -> None:
             if time.monotonic() > deadline:
                 sys.exit("The gateway does not become ready.")
             time.sleep(0.1)
+
+
+def answers(url: str, *, key: str, headers: dict[str, str], timeout_s: float) -> bool:
+    """Whether a server comes to answer a chat request with success."""
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    sent = {"content-type": "application/json", "authorization": f"Bearer {key}", **headers}
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, body, sent), timeout=10) as answer:  # noqa: S310 - loopback
+                return "choices" in json.load(answer)
+        except (OSError, ValueError):
+            time.sleep(0.2)
+    return False
 
 
 def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
@@ -183,4 +201,5 @@ def run_stack(directory: Path, *, events: int = 64, gateway: list[str] | None = 
             gateway=Target("IAS gateway", worker.pid, f"http://127.0.0.1:{gateway_port}{path}"),
             redis_pid=redis_server.pid,
             redis_url=redis_url,
+            upstream_port=upstream_port,
         )

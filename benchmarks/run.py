@@ -1,15 +1,19 @@
 """Measure the gateway against nginx, side by side, and print a Markdown table (see README.md).
 
-python benchmarks/run.py [--seconds 3] [--rounds 5] [--connections 32]
+python benchmarks/run.py [--seconds 3] [--rounds 5] [--connections 32] [--peers]
 """
 
 import argparse
+import math
 import os
+import platform
 import re
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bench_stack import HERE, MODEL, Stack, Target, require_programs, run_stack
+from benchmarks.peers import run_peers
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def cpu_s(processes: list[psutil.Process]) -> tuple[float, float]:
 
 def load(target: Target, *, key: str, stream: bool, connections: int, seconds: int) -> str:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
+    command += [part for name, value in target.headers.items() for part in ("-H", f"{name}: {value}")]
     command += ["-s", str(HERE / "chat.lua"), target.url]
     environment = {**os.environ, "KEY": key, "MODEL": MODEL, "STREAM": "1" if stream else "0"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -68,7 +74,7 @@ def measure(target: Target, stack: Stack, *, stream: bool, connections: int, sec
     (user, system), redis_before = cpu_s(processes), sum(cpu_s(redis_process))
     report = load(target, key=stack.key, stream=stream, connections=connections, seconds=seconds)
     (user_after, system_after), redis_after = cpu_s(processes), sum(cpu_s(redis_process))
-    served = int(re.search(r"(\d+) requests in", report)[1])  # type: ignore[index]
+    served = int(re.search(r"(\d+) requests in", report)[1]) or math.nan  # type: ignore[index]
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
     broken = sum(int(n) for n in re.findall(r"(?:connect|read|write|timeout) (\d+)", report))
     return Figure(
@@ -92,15 +98,25 @@ def cheapest(figures: list[Figure]) -> Figure:
     return min(figures, key=lambda figure: figure.cpu_us)
 
 
-def compare(stack: Stack, *, work: str, stream: bool, connections: int, seconds: int, rounds: int) -> list[str]:
-    """Table rows of one kind of load: both servers in turns; the cheapest round's CPU, medians of the rest."""
-    targets = (stack.nginx, stack.gateway)
+def compare(
+    stack: Stack,
+    targets: tuple[Target, ...],
+    *,
+    work: str,
+    stream: bool,
+    connections: int,
+    seconds: int,
+    rounds: int,
+) -> list[str]:
+    """Table rows of one kind of load: the servers in turns; the cheapest round's CPU, medians of the rest."""
     results: dict[str, list[Figure]] = {target.name: [] for target in targets}
     for target in targets:
-        load(target, key=stack.key, stream=stream, connections=connections, seconds=1)  # warm up
+        warm_up_s = max(1, target.seconds_min // 2)
+        load(target, key=stack.key, stream=stream, connections=connections, seconds=warm_up_s)
     for _ in range(rounds):
         for target in targets:
-            figure = measure(target, stack, stream=stream, connections=connections, seconds=seconds)
+            lasts_s = max(seconds, target.seconds_min)
+            figure = measure(target, stack, stream=stream, connections=connections, seconds=lasts_s)
             results[target.name].append(figure)
     floor = cheapest(results[stack.nginx.name]).cpu_us
     rows = []
@@ -117,19 +133,38 @@ def compare(stack: Stack, *, work: str, stream: bool, connections: int, seconds:
     return rows
 
 
+def describe_machine() -> str:
+    """What the figures depend on beside the code."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    built = [name for name in ("--enable-optimizations", "--with-lto") if name in options]
+    build = f"built with {' '.join(built)}" if built else "built without optimisation by profile"
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip()
+    return (
+        f"{platform.python_implementation()} {platform.python_version()} ({build}, {platform.python_compiler()}); "
+        f"{nginx.removeprefix('nginx version: ')}; {os.cpu_count()} cores; Linux {platform.release()}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=3, help="of load in each run")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each server, in turns")
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--peers", action="store_true", help="measure other gateways too, installed on first use")
     arguments = parser.parse_args()
     require_programs()
+    print(f"{describe_machine()}\n")
     print(
         "| work | connections | server | CPU/request (user + system) | ratio "
         "| Redis' CPU | requests | p50 | p99 | RSS | errors |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as directory, run_stack(Path(directory)) as stack:
+    with ExitStack() as running:
+        directory = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        stack = running.enter_context(run_stack(directory))
+        targets = (stack.nginx, stack.gateway)
+        if arguments.peers:
+            targets += running.enter_context(run_peers(directory, stack.upstream_port, stack.key))
         for work, stream, connections in (
             ("unstreamed, 1.3 kB", False, arguments.connections),
             ("stream of 65 events", True, arguments.connections),
@@ -137,6 +172,7 @@ def main() -> None:
         ):
             rows = compare(
                 stack,
+                targets,
                 work=work,
                 stream=stream,
                 connections=connections,

@@ -2,7 +2,8 @@
 
     python benchmarks/upstream.py PORT [EVENTS=64] [INTERVAL_MS=0]
 
-An unstreamed request gets one JSON answer with usage; a stream gets EVENTS content events, a usage event and [DONE].
+An unstreamed request gets one JSON answer with usage; a stream gets EVENTS content events, a usage event and [DONE]. A GET
+gets the list of models, whatever it asks for: health checks are content with that.
 """
 
 import asyncio
@@ -32,6 +33,12 @@ def build_answer() -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
+def build_models() -> bytes:
+    model = {"id": _IDENTITY["model"], "object": "model", "created": _IDENTITY["created"], "owned_by": "benchmark"}
+    body = json.dumps({"object": "list", "data": [model]}).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
 def build_frame(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
@@ -47,6 +54,9 @@ def build_events(count: int) -> list[bytes]:
     ]
     end = build_frame(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     return [*events, event([], usage=_USAGE), end]
+
+
+_MODELS = build_models()
 
 
 class Connection(asyncio.Protocol):
@@ -66,7 +76,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         while (request := self._take_request()) is not None:
-            if b'"stream":true' in request:
+            if not request:
+                self._transport.write(_MODELS)
+            elif b'"stream":true' in request or b'"stream": true' in request:
                 self._position = 0
                 self._transport.write(_STREAM_HEAD)
                 self._send_next()
@@ -78,8 +90,8 @@ class Connection(asyncio.Protocol):
         if head_end < 0:
             return None
         head = self._received[:head_end].lower()
-        at = head.index(b"content-length:") + len(b"content-length:")
-        length = int(head[at:].split(b"\r\n", 1)[0])
+        at = head.find(b"content-length:") + len(b"content-length:")
+        length = 0 if head.startswith(b"get ") else int(head[at:].split(b"\r\n", 1)[0])
         end = head_end + len(_HEAD_END) + length
         if len(self._received) < end:
             return None
