@@ -163,12 +163,15 @@ def gateway_environment(redis_url: str, directory: Path) -> dict[str, str]:
         "IAS_SECRET_KEY": base64.b64encode(os.urandom(32)).decode(),
         "IAS_GATEWAY_RUN_DIR": str(directory / "run"),
         "IAS_GATEWAY_SPOOL_DIR": str(directory / "spool"),
+        "IAS_GATEWAY_BACKEND_CONNECTIONS_MAX": "8192",
     }
 
 
 @contextmanager
-def run_stack(directory: Path, *, events: int = 64, gateway: list[str] | None = None) -> Iterator[Stack]:
-    """Everything, ready for load. `gateway` replaces the command that starts the gateway's worker."""
+def run_stack(
+    directory: Path, *, events: int = 64, interval_ms: int = 0, gateway: list[str] | None = None
+) -> Iterator[Stack]:
+    """Everything, ready for load; `events` and their interval are the backend's, `gateway` the worker's command."""
     redis_port, upstream_port, nginx_port, gateway_port = (free_port() for _ in range(4))
     redis_url = f"redis://127.0.0.1:{redis_port}/0"
     key = generate_key()
@@ -176,9 +179,8 @@ def run_stack(directory: Path, *, events: int = 64, gateway: list[str] | None = 
         redis_server = stack.enter_context(
             process("redis-server", "--port", str(redis_port), "--save", "", "--appendonly", "no", cwd=directory)
         )
-        stack.enter_context(
-            process(sys.executable, str(HERE / "upstream.py"), str(upstream_port), str(events), cwd=directory)
-        )
+        upstream = (str(HERE / "upstream.py"), str(upstream_port), str(events), str(interval_ms))
+        stack.enter_context(process(sys.executable, *upstream, cwd=directory))
         configuration = (HERE / "nginx.conf.template").read_text()
         configuration = configuration.replace("@PORT@", str(nginx_port)).replace("@UPSTREAM_PORT@", str(upstream_port))
         (directory / "nginx.conf").write_text(configuration)
