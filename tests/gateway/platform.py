@@ -153,6 +153,8 @@ def settings_for(redis_url: str, directory: Path, **more: Any) -> GatewaySetting
         "gateway_publish_interval_s": 0.05,
         "gateway_access_log": False,
         "gateway_drain_s": 0.5,
+        "gateway_redis_timeout_s": 10.0,  # tests of outages set their own; a busy machine is none
+        "gateway_connect_timeout_s": 10.0,
         **more,
     }
     return GatewaySettings(**values)
@@ -185,9 +187,10 @@ class RunningGateway:
         return self.publisher.records
 
     async def until_nothing_is_held(self) -> None:
-        """No reservation, no busy connection to a backend, no exchange is left: what must hold after every fault."""
+        """No reservation, no busy connection to a backend, no exchange, no task: what must hold after every fault."""
         await self.until_quiet()
         gateway = self.worker.gateway
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "connect-backend" and not task.done()]
         assert not any(pool.busy or pool.in_flight for pool in gateway.upstreams._pools.values())
         if gateway.redis.is_ready:
             assert await self.pushed.redis.keys("*:reservation:*") == []

@@ -1,6 +1,7 @@
 """A hard budget is never exceeded; what does not fit is made to fit or refused; every reservation ends."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -169,7 +170,7 @@ async def test_47_a_client_that_leaves_pays_for_what_was_made(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("politely", [False, True])
-async def test_46_48_a_client_that_leaves_before_the_answer_stops_the_backend_and_frees_its_reservation(
+async def test_46_48_a_client_that_leaves_before_the_answer_stops_the_backend_and_pays_for_its_input(
     gateway: RunningGateway, upstream: ScriptedUpstream, stream: bool, politely: bool
 ) -> None:
     arrived, aborted = asyncio.Event(), asyncio.Event()
@@ -190,9 +191,88 @@ async def test_46_48_a_client_that_leaves_before_the_answer_stops_the_backend_an
             client.abort()
         async with asyncio.timeout(5):
             await aborted.wait()
-    await gateway.until_quiet()
+    await gateway.until_nothing_is_held()
+    (record,) = await gateway.records(1)
+    assert (record["outcome"], record["status"], record["estimated"]) == ("cancelled", 499, True)
+    assert (record["input_tokens"], record["output_tokens"]) == (len(json.dumps(chat(stream=stream))) // 4, 0)
+    assert await gateway.pushed.counter("b1") == (record["cost_nano_usd"], 0)
+
+
+async def test_48_a_client_that_leaves_in_the_middle_of_an_answer_pays_for_its_length(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    half_sent = asyncio.Event()
+
+    async def script(_: Received, session: Session) -> None:
+        await session.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 400\r\n\r\n{")
+        half_sent.set()
+        await session.wait_closed_by_peer()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(chat(), key=gateway.pushed.key))
+        await half_sent.wait()
+        (busy,) = (pool.busy for pool in gateway.worker.gateway.upstreams._pools.values())
+        await until(lambda: all(connection.has_answered for connection in busy))
+        client.abort()
+        await until(lambda: upstream.open_sessions == 0)
+    await gateway.until_nothing_is_held()
+    (record,) = await gateway.records(1)
+    assert (record["outcome"], record["output_tokens"], record["estimated"]) == ("cancelled", 100, True)
+    assert await gateway.pushed.counter("b1") == (record["cost_nano_usd"], 0)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_a_client_that_leaves_in_the_middle_of_a_refusal_pays_nothing(
+    gateway: RunningGateway, upstream: ScriptedUpstream, status: int
+) -> None:
+    async def script(_: Received, session: Session) -> None:
+        await session.send(b"HTTP/1.1 %d No\r\ncontent-length: 400\r\n\r\n{" % status)
+        await session.wait_closed_by_peer()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(chat(), key=gateway.pushed.key))
+        await until(
+            lambda: any(c.has_answered for p in gateway.worker.gateway.upstreams._pools.values() for c in p.busy)
+        )
+        client.abort()
+        await until(lambda: upstream.open_sessions == 0)
+    await gateway.until_nothing_is_held()
+    assert gateway.publisher.records == []
     assert await gateway.pushed.counter("b1") == (0, 0)
-    assert await gateway.pushed.redis.keys("ias:{org-1}:reservation:*") == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "limits", "sent"),
+    [
+        ("chat/completions", {"max_output_tokens": 1}, {"max_output_tokens", "max_tokens"}),
+        ("chat/completions", {"max_tokens": 4000, "max_completion_tokens": 1}, {"max_tokens", "max_completion_tokens"}),
+        ("completions", {"max_completion_tokens": 1}, {"max_completion_tokens", "max_tokens"}),
+        ("completions", {"max_completion_tokens": 1, "max_tokens": 4000}, {"max_completion_tokens", "max_tokens"}),
+        ("responses", {"max_tokens": 1}, {"max_tokens", "max_output_tokens"}),
+    ],
+)
+async def test_a_limit_that_an_engine_may_not_heed_is_not_reserved_by(
+    gateway: RunningGateway, upstream: ScriptedUpstream, endpoint: str, limits: dict[str, int], sent: set[str]
+) -> None:
+    await gateway.pushed.budgets(budget(3_000_000))
+    body = {"model": "m", "messages": [{}], "prompt": "Hi", "input": "Hi", "stream": False, **limits}
+    assert (await ask(gateway.port, body, path=f"/v1/{endpoint}", key=gateway.pushed.key)).status == 200
+    document = upstream.received[0].document
+    lowered = {name: value for name, value in document.items() if name.startswith("max_")}
+    assert set(lowered) == sent
+    assert 1 < max(lowered.values()) < 1500
+
+
+async def test_an_engines_own_names_for_limits_go_no_further(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    body = chat(max_tokens=5, n_predict=4000, n_cmpl=9, rid="x", bootstrap_host="10.0.0.1", bootstrap_room=1)
+    assert (await ask(gateway.port, body, key=gateway.pushed.key)).status == 200
+    assert upstream.received[0].document == chat(max_tokens=5)
 
 
 # ------------------------------------------------------------------ the scripts themselves

@@ -10,6 +10,8 @@ from ias.gateway.clock import Clock
 from ias.gateway.exchange import Exchange
 from ias.gateway.record_lines import RecordLines
 
+_NAME_LENGTH_MAX = 256
+
 
 class AccessLine(msgspec.Struct, omit_defaults=True):
     """What is written of one request."""
@@ -86,7 +88,7 @@ class AccessLog:
             org_id=None if principal is None else principal.key.org_id,
             project_id=None if principal is None else principal.key.project_id,
             api_key_id=None if principal is None else principal.key.key_id,
-            model=exchange.model,
+            model=exchange.model or _asked_model(exchange),
             backend_id=None if backend is None else backend.id,
             streamed=exchange.streamed,
             input_tokens=0 if usage is None else usage.input_tokens,
@@ -105,3 +107,8 @@ class AccessLog:
             os.write(self._fd, "".join(lines).encode())
         except OSError:  # nobody reads; requests matter more
             self.lost += len(lines)
+
+
+def _asked_model(exchange: Exchange) -> str:
+    """The name of a model that the caller may not use or that is none."""
+    return "" if exchange.peek is None else (exchange.peek.model or "")[:_NAME_LENGTH_MAX]

@@ -67,10 +67,13 @@ def _find_price(exchange: Exchange, gateway: Gateway, now: float) -> Price | Non
 
 
 def requested_output_tokens(exchange: Exchange) -> int | None:
-    """The output limit the client set; the engine prefers max_completion_tokens where both are there."""
-    peek = exchange.peek
-    limit = peek.max_completion_tokens or peek.max_tokens or peek.max_output_tokens  # UNSET is false
-    return limit if isinstance(limit, int) else None
+    """The output limit the client set; the largest, where it set several: engines differ in which they prefer.
+
+    A limit that engines do not know on this endpoint is none.
+    """
+    honoured = exchange.endpoint.output_limits
+    limits = {name: limit for name, limit in exchange.peek.output_limits() if limit is not None}
+    return max(limits.values()) if any(name in honoured for name in limits) else None
 
 
 def find_output_cap(exchange: Exchange) -> int | None:

@@ -20,8 +20,8 @@ def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
     endpoint.check(peek)
     check_key_limits(exchange, principal, gateway)
     exchange.peek = peek
-    exchange.model = peek.model
     exchange.route = find_route(peek.model, principal, gateway)
+    exchange.model = peek.model
     exchange.streamed = bool(peek.stream)
     exchange.prompts = count_prompts(peek)
     exchange.choices = exchange.prompts * max(peek.n or 1, peek.best_of or 1)

@@ -32,7 +32,7 @@ class Endpoint:
         methods: tuple[str, ...],
         decoder: Decoder | None = None,
         check: Check | None = None,
-        output_limit: str | None = None,
+        output_limits: tuple[str, ...] = (),
         has_named_events: bool = False,
     ) -> None:
         self.name = name
@@ -43,8 +43,10 @@ class Endpoint:
         self.allow = ", ".join((*methods, "OPTIONS"))
         self.decoder = decoder
         self.check = check
-        self.output_limit = output_limit
-        """The member that limits output tokens, put in where the client sent none; None: there is no output to limit."""
+        self.output_limits = output_limits
+        """The members that engines take for a limit on output tokens here; empty: there is no output to limit."""
+        self.output_limit = output_limits[0] if output_limits else None
+        """The one that is put in where the client sent none."""
         self.has_named_events = has_named_events
         """Streams in the form of `/v1/responses`: named events, no [DONE], usage without being asked for."""
 
@@ -60,7 +62,7 @@ CHAT_COMPLETIONS = Endpoint(
     methods=("POST",),
     decoder=msgspec.json.Decoder(ChatPeek),
     check=check_chat,
-    output_limit="max_tokens",
+    output_limits=("max_tokens", "max_completion_tokens"),
 )
 COMPLETIONS = Endpoint(
     "completions",
@@ -68,7 +70,7 @@ COMPLETIONS = Endpoint(
     methods=("POST",),
     decoder=msgspec.json.Decoder(CompletionPeek),
     check=check_completion,
-    output_limit="max_tokens",
+    output_limits=("max_tokens",),
 )
 EMBEDDINGS = Endpoint(
     "embeddings",
@@ -83,7 +85,7 @@ RESPONSES = Endpoint(
     methods=("POST",),
     decoder=msgspec.json.Decoder(ResponsePeek),
     check=check_response,
-    output_limit="max_output_tokens",
+    output_limits=("max_output_tokens",),
     has_named_events=True,
 )
 MODELS = Endpoint("models", "/v1/models", methods=("GET", "HEAD"))

@@ -5,6 +5,8 @@ import msgspec
 from ias.gateway.settings import GatewaySettings
 
 RETRY_SOON = b"retry-after: 1\r\n"
+_NAME_LENGTH_MAX = 256
+"""Of what a client calls a model an answer repeats so much."""
 DO_NOT_RETRY = b"x-should-retry: false\r\n"
 
 
@@ -110,7 +112,8 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
 
 def model_not_found(model: str) -> Refusal:
     """404: the same answer for a model that does not exist and one the key may not see."""
-    return Refusal(404, f"The model `{model}` does not exist or you do not have access to it.", code="model_not_found")
+    name = model if len(model) <= _NAME_LENGTH_MAX else f"{model[:_NAME_LENGTH_MAX]}…"
+    return Refusal(404, f"The model `{name}` does not exist or you do not have access to it.", code="model_not_found")
 
 
 def unknown_url(method: str, path: str) -> Refusal:

@@ -67,6 +67,15 @@ def estimate_answer(exchange: Exchange, body: bytes | bytearray) -> TokenCounts:
     return TokenCounts(_estimate_input(exchange), 0, output, estimated=True)
 
 
+def estimate_abandoned(exchange: Exchange, answer_bytes: int) -> TokenCounts:
+    """Usage of a request that was at a backend when its client left: its input, and what is known of the answer's length.
+
+    Nobody knows how far the engine had come. What it made and nobody read is not guessed at.
+    """
+    output = _bounded(exchange, -(-answer_bytes // _BYTES_PER_TOKEN)) if exchange.endpoint.output_limits else 0
+    return TokenCounts(_estimate_input(exchange), 0, output, estimated=True)
+
+
 def _estimate_input(exchange: Exchange) -> int:
     return max(1, min(len(exchange.request.body) // _BYTES_PER_TOKEN, bound_input_tokens(exchange)))
 

@@ -147,7 +147,7 @@ class Exchange:
     usage: "TokenCounts | None" = None
     outcome: Outcome = "failed"
     was_served: bool = False
-    """Whether a backend has begun to answer with success: from then on tokens are billed."""
+    """Whether a backend has begun to answer with success, or was at work when the client left: tokens are billed."""
     # the answer
     status: int = 0
     error_code: str | None = None

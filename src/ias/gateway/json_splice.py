@@ -8,8 +8,13 @@ import msgspec
 
 Buffer = bytes | bytearray
 
-# Structural characters and whole strings; all between them (numbers, literals, white space) needs no look.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]:,]', re.DOTALL)
+_SPACE = rb"[ \t\r\n]*+"
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_OPENING = re.compile(_SPACE + rb"\{")
+_KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE, re.DOTALL)
+_FLAT_VALUE = re.compile(_STRING + rb'|[^"{}\[\], \t\r\n]++', re.DOTALL)
+_UP_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+[{}\[\]]", re.DOTALL)
+_COMMA = re.compile(_SPACE + rb",")
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -23,67 +28,57 @@ class Member(NamedTuple):
 
 
 def list_members(text: Buffer) -> Iterator[Member]:
-    """The top-level members of a JSON object that is known to be valid, in order, duplicates included."""
+    """The top-level members of a JSON object, in order, duplicates included.
+
+    Of what is no valid JSON, those before the first fault; of what is no object, none.
+    """
+    before = _OPENING.match(text)
+    while before and (key := _KEY.match(text, before.end())) and (end := _end_of_value(text, key.end())):
+        try:
+            name = _decode_text(key[1])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        yield Member(name, key.start(1), key.end(), end)
+        before = _COMMA.match(text, end)
+
+
+def _end_of_value(text: Buffer, start: int) -> int:
+    """One past the value; 0 when it has no end."""
+    flat = _FLAT_VALUE.match(text, start)
+    if flat:
+        return flat.end()
     depth = 0
-    name: str | None = None
-    start = value_start = 0
-    for token in _TOKEN.finditer(text):
-        first = text[token.start()]
-        if first in b"{[":
-            depth += 1
-        elif first in b"]}":
-            depth -= 1
-            if depth == 0 and name is not None:
-                yield Member(name, start, value_start, _trim(text, token.start()))
-                return
-        elif depth == 1:
-            if first == 0x22 and name is None:
-                name, start = _decode_text(token.group()), token.start()
-            elif first == 0x3A:
-                value_start = _skip_space(text, token.end())
-            elif first == 0x2C and name is not None:
-                yield Member(name, start, value_start, _trim(text, token.start()))
-                name = None
-
-
-def _trim(text: Buffer, end: int) -> int:
-    while text[end - 1] in b" \t\r\n":
-        end -= 1
-    return end
-
-
-def _skip_space(text: Buffer, start: int) -> int:
-    while text[start] in b" \t\r\n":
-        start += 1
-    return start
+    while bracket := _UP_TO_BRACKET.match(text, start):
+        start = bracket.end()
+        depth += 1 if text[start - 1] in b"{[" else -1
+        if depth <= 0:
+            return start
+    return 0
 
 
 def edit_object(text: Buffer, *, put: Mapping[str, bytes], remove: frozenset[str] = frozenset()) -> bytes:
     """The object with members set to new JSON values and others removed; a member put twice over is put once.
 
-    Members that were not there are put first. The order and spelling of all else is kept.
+    Members that were not there are put first. All else is kept byte for byte, white space between members included; what is
+    removed takes the separator before it along.
     """
     members = list(list_members(text))
-    kept: list[bytes] = []
     missing = dict(put)
+    kept: list[bytes] = []
+    start = end = members[0].start if members else text.find(b"{") + 1
     for member in members:
-        if member.name in remove:
+        before, end = bytes(text[end : member.start]), member.end
+        if member.name in remove or (member.name in put and member.name not in missing):
             continue
-        if member.name in put:
-            value = missing.pop(member.name, None)
-            if value is not None:
-                kept.append(bytes(text[member.start : member.value_start]) + value)
-            continue
-        kept.append(bytes(text[member.start : member.end]))
-    added = [b'"%b":%b' % (name.encode(), value) for name, value in missing.items()]
-    head, tail = _frame(text, members)
-    return head + b",".join([*added, *kept]) + tail
-
-
-def _frame(text: Buffer, members: list[Member]) -> tuple[bytes, bytes]:
-    if not members:
-        return b"{", b"}"
-    return bytes(text[: members[0].start]), bytes(text[members[-1].end :])
+        value = missing.pop(member.name, None)
+        kept += (
+            before if kept else b"",
+            bytes(text[member.start : member.end if value is None else member.value_start]),
+            value or b"",
+        )
+    added = b",".join([b'"%b":%b' % (name.encode(), value) for name, value in missing.items()])
+    comma = b"," if added and kept else b""
+    return b"".join((text[:start], added, comma, *kept, text[end:]))
 
 
 def prepend_members(text: Buffer, members: bytes) -> bytes:

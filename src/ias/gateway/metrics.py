@@ -73,6 +73,7 @@ HELP = {
     "ias_gateway_settlements_waiting": "Settlements Redis has not acknowledged.",
     "ias_gateway_redis_up": "Workers connected to Redis.",
 }
+_CODES_MAX = 200
 _SEPARATOR = "\x1f"
 _SNAPSHOT = "metrics-{slot}.json"
 _GAUGES_VALID_S = 5.0
@@ -116,7 +117,7 @@ class Metrics:
         if ttft_s is not None:
             self._first_bytes[name].observe(ttft_s)
         if exchange.error_code is not None:
-            self._refusals[exchange.error_code] += 1
+            self.count_refusal(exchange.error_code)
         usage = exchange.usage
         if usage is not None:
             tokens = self._tokens
@@ -126,8 +127,9 @@ class Metrics:
                 tokens[model, "cached_input"] += usage.cached_input_tokens
 
     def count_refusal(self, code: str) -> None:
-        """Count what was refused before it was a request."""
-        self._refusals[code] += 1
+        """Count a refusal. Some codes are the backends' own; however many they make up, so many are told apart."""
+        known = code in self._refusals or len(self._refusals) < _CODES_MAX
+        self._refusals[code if known else "other"] += 1
 
     # -------------------------------------------------------------- export
 

@@ -1,6 +1,9 @@
 """Backends' errors in OpenAI's shape. vLLM and the servers before it have four others (see `read_upstream_error`)."""
 
+import math
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +14,8 @@ _CONTEXT_OVERFLOW = re.compile(
     r"maximum context length|context length (?:is|of) |longer than the maximum model length", re.IGNORECASE
 )
 _MESSAGE_LENGTH_MAX = 2000
+_CODE_LENGTH_MAX = 64
+_WAIT_MAX_S = 86_400.0
 _OPENAI_KINDS = frozenset({"invalid_request_error", "server_error", "tokens", "requests", "insufficient_quota"})
 
 
@@ -20,7 +25,7 @@ class UpstreamError(msgspec.Struct):
     message: str | None = None
     kind: str | None = None
     param: str | None = None
-    code: Any = None
+    code: str | None = None
 
 
 def read_upstream_error(body: bytes | bytearray) -> UpstreamError:
@@ -33,14 +38,14 @@ def read_upstream_error(body: bytes | bytearray) -> UpstreamError:
         return UpstreamError()
     error = document.get("error", document.get("detail", document))
     if isinstance(error, str):
-        return UpstreamError(message=error)
+        return UpstreamError(message=_text(error))
     if not isinstance(error, dict):
-        return UpstreamError(message=document.get("message") if isinstance(document.get("message"), str) else None)
+        return UpstreamError(message=_text(document.get("message")))
     return UpstreamError(
         message=_text(error.get("message")),
         kind=_text(error.get("type")),
         param=_text(error.get("param")),
-        code=error.get("code"),
+        code=_code(error.get("code")),
     )
 
 
@@ -48,32 +53,53 @@ def _text(value: Any) -> str | None:
     return value[:_MESSAGE_LENGTH_MAX] if isinstance(value, str) else None
 
 
-def refusal_of(status: int, body: bytes | bytearray, *, public_model: str, upstream_model: str) -> Refusal:
-    """What the client is told about a backend's error answer. Nothing of the backend's own name or pages gets out."""
+def _code(value: Any) -> str | None:
+    """OpenAI's codes are short names; vLLM's are numbers that repeat the status."""
+    return value[:_CODE_LENGTH_MAX] if isinstance(value, str) else None
+
+
+def refusal_of(
+    status: int, body: bytes | bytearray, *, public_model: str, upstream_model: str, retry_after: bytes = b""
+) -> Refusal:
+    """What the client is told about a backend's error answer. Nothing of the backend's own name or pages gets out.
+
+    `retry_after` is the header of that name, passed on where waiting helps.
+    """
     error = read_upstream_error(body)
+    wait = _wait_header(retry_after)
     if status in (401, 403):  # our credential was refused, not the client's
         return upstream_failed(502, "The model's server refused the gateway.", "upstream_refused_credentials")
     if status >= 500 or status < 400:
-        code = error.code if isinstance(error.code, str) else None
         shown = error.message if error.message and status == 503 else "The model's server had an error."
         return Refusal(
             status if status in (500, 503, 504) else 502,
             shown.replace(upstream_model, public_model),
             kind="server_error",
-            code=code,
-            headers=RETRY_SOON if status != 500 else b"",
+            code=error.code,
+            headers=wait if status == 503 else RETRY_SOON if status != 500 else b"",
         )
     message = (error.message or "The model's server refused the request.").replace(upstream_model, public_model)
-    code = error.code if isinstance(error.code, str) else None
     if status == 400 and _CONTEXT_OVERFLOW.search(message):
         return Refusal(400, message, code="context_length_exceeded", param="messages")
     if status == 404:
         return _not_found(error, message, public_model)
     if status == 429:
         return Refusal(
-            429, message, kind=_kind(error, "requests"), code=code or "rate_limit_exceeded", headers=RETRY_SOON
+            429, message, kind=_kind(error, "requests"), code=error.code or "rate_limit_exceeded", headers=wait
         )
-    return Refusal(status, message, kind=_kind(error, "invalid_request_error"), code=code, param=error.param)
+    return Refusal(status, message, kind=_kind(error, "invalid_request_error"), code=error.code, param=error.param)
+
+
+def _wait_header(retry_after: bytes) -> bytes:
+    """Our own Retry-After with the backend's wait, in whole seconds; a second where it names none that makes sense."""
+    text = retry_after.decode("latin-1").strip()
+    try:
+        wait_s = float(text) if text[:1].isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return RETRY_SOON
+    if not wait_s <= _WAIT_MAX_S:  # not a number either
+        return RETRY_SOON
+    return b"retry-after: %d\r\n" % max(1, math.ceil(wait_s))
 
 
 def _not_found(error: UpstreamError, message: str, public_model: str) -> Refusal:
@@ -94,6 +120,6 @@ def normalise_event_error(data: bytes) -> bytes:
     return encode_error(
         error.message or "The model's server had an error.",
         kind=error.kind if error.kind in _OPENAI_KINDS and error.kind is not None else "server_error",
-        code=error.code if isinstance(error.code, str) else None,
+        code=error.code,
         param=error.param,
     )

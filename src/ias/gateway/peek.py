@@ -2,20 +2,47 @@
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ias.gateway.errors import Refusal, invalid, unparsable_body
+from ias.gateway.json_splice import Buffer, list_members
 
 CHOICES_MAX = 128
 _METADATA_ENTRIES_MAX = 16
 _METADATA_NAME_LENGTH_MAX = 64
 _METADATA_VALUE_LENGTH_MAX = 512
 
-POLICED = frozenset({"cache_salt", "priority", "request_id", "kv_transfer_params"})
-"""Engine controls that would let one tenant act on another; what clients send in them goes no further."""
+POLICED = frozenset(
+    {
+        "cache_salt",
+        "priority",
+        "request_id",
+        "kv_transfer_params",
+        "rid",
+        "bootstrap_host",
+        "bootstrap_port",
+        "bootstrap_room",
+        "n_predict",
+        "n_cmpl",
+    }
+)
+"""Engine controls that would let one tenant act on another, or on the engine's network (the first eight, of vLLM and
+SGLang), or that overrule limits which the gateway has reserved for (the last two, of llama.cpp, where `n_predict` beats
+`max_tokens`). What clients send in them goes no further."""
+
+_ACTED_ON = re.compile(
+    rb'"(?=[bimnps])(m(?:odel|essages|ax_(?:completion_|output_)?tokens)|stream(?:_options)?|n|best_of|prompt|input'
+    rb'|background|previous_response_id)"[ \t\r\n]*+:'
+)
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_MEMBERS_MAX = 1000
+_LARGE_BYTES = 262_144
+_COLONS_MAX = 100_000
+_BRACKETS_MAX = 500_000
 
 
 class StreamOptions(msgspec.Struct):
@@ -44,6 +71,12 @@ class Peek(msgspec.Struct):
     priority: Raw | UnsetType = UNSET
     request_id: Raw | UnsetType = UNSET
     kv_transfer_params: Raw | UnsetType = UNSET
+    rid: Raw | UnsetType = UNSET
+    bootstrap_host: Raw | UnsetType = UNSET
+    bootstrap_port: Raw | UnsetType = UNSET
+    bootstrap_room: Raw | UnsetType = UNSET
+    n_predict: Raw | UnsetType = UNSET
+    n_cmpl: Raw | UnsetType = UNSET
     tools: Raw | UnsetType = UNSET
     chat_template: Raw | UnsetType = UNSET
     prompt_embeds: Raw | UnsetType = UNSET
@@ -55,6 +88,12 @@ class Peek(msgspec.Struct):
             and self.priority is UNSET
             and self.request_id is UNSET
             and self.kv_transfer_params is UNSET
+            and self.rid is UNSET
+            and self.bootstrap_host is UNSET
+            and self.bootstrap_port is UNSET
+            and self.bootstrap_room is UNSET
+            and self.n_predict is UNSET
+            and self.n_cmpl is UNSET
         )
 
     def output_limits(self) -> list[tuple[str, int | None]]:
@@ -120,18 +159,46 @@ _TYPE_NAMES: Mapping[str, str] = {
 }
 
 
-def read_peek(decoder: Decoder, body: bytes | bytearray) -> Any:
-    """The endpoint's peek of a body.
+def read_peek(decoder: Decoder, body: Buffer) -> Any:
+    """The endpoint's peek of a body, which no engine can read in another way.
 
     Raises:
-        Refusal: 400, not JSON or a member of the wrong type.
+        Refusal: 400, not JSON, a member of the wrong type, or one that is there twice.
     """
     try:
-        return decoder.decode(body)
+        peek = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise unparsable_body() from error
+    names = _ACTED_ON.findall(body)
+    if len(names) != len(set(names)) or b"\\u00" in body or len(body) > _LARGE_BYTES:
+        _check_members(body)
+    return peek
+
+
+def _check_members(body: Buffer) -> None:
+    """JSON does not say which of two members of one name counts, and parsers differ; with limits and models that matters.
+
+    The search by text finds names inside messages and tools as well, so what it finds is no proof yet. A body that would
+    take long to look through is refused too: no request has thousands of members, or half a million objects.
+
+    Raises:
+        Refusal: 400.
+    """
+    if body.count(b"{") + body.count(b"[") > _BRACKETS_MAX:
+        raise invalid(f"The request holds more than {_BRACKETS_MAX} objects and arrays.")
+    names = _ACTED_ON.findall(body)
+    if len(names) == len(set(names)) and not _ESCAPED_LETTER.search(body) and body.count(b":") < _COLONS_MAX:
+        return
+    seen: set[str] = set()
+    for member in islice(list_members(body), _MEMBERS_MAX + 1):
+        if member.name in seen:
+            name = member.name[:_METADATA_NAME_LENGTH_MAX]
+            raise invalid(f"Duplicate parameter: '{name}'.", param=name, code="duplicate_parameter")
+        seen.add(member.name)
+    if len(seen) > _MEMBERS_MAX:
+        raise invalid(f"The request has more than {_MEMBERS_MAX} parameters.", code="object_above_max_properties")
 
 
 def _explain(text: str) -> Refusal:

@@ -18,7 +18,7 @@ from ias.contracts.routes import Backend
 from ias.gateway import reasoning
 from ias.gateway.context import Gateway
 from ias.gateway.errors import Refusal, encode_error, unavailable, upstream_failed
-from ias.gateway.estimates import estimate_answer, estimate_stream
+from ias.gateway.estimates import estimate_abandoned, estimate_answer, estimate_stream
 from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Rewrite
 from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
@@ -266,7 +266,11 @@ class Relay:
             self._answer_with(body)
             return
         refusal = refusal_of(
-            head.status, body, public_model=exchange.model, upstream_model=self._backend.upstream_model
+            head.status,
+            body,
+            public_model=exchange.model,
+            upstream_model=self._backend.upstream_model,
+            retry_after=head.retry_after,
         )
         exchange.attempts.append(f"{self._backend.id}: {head.status}")
         if head.status in _FAILED_STATUSES:
@@ -399,6 +403,7 @@ class Relay:
             return
         if self._connecting is not None:
             self._connecting.cancel()
+        was_sent = self._connection is not None
         self._drop_connection()
         if cut == "draining" and self._has_begun:
             self._end_broken_stream("The server is restarting; the answer was cut off.", "draining")
@@ -407,7 +412,21 @@ class Relay:
             self._guard(_raise_draining)
             return
         self._is_over = True
-        self._take_stream_usage()
+        if was_sent and not self._exchange.was_served:
+            self._take_abandoned_usage()
+        else:
+            self._take_stream_usage()
+
+    def _take_abandoned_usage(self) -> None:
+        """The client left while a backend was at work on what nobody has seen any of: not for nothing, but estimated."""
+        head, exchange = self._head, self._exchange
+        if head is not None and head.status != 200:
+            return
+        exchange.was_served = True
+        exchange.usage = None if self._stream is None else self._stream.usage
+        if exchange.usage is None:
+            size = 0 if head is None or self._stream is not None else head.content_length or len(self._body)
+            exchange.usage = estimate_abandoned(exchange, size)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

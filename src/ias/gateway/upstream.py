@@ -7,6 +7,7 @@ connection knows HTTP only.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -23,13 +24,14 @@ _FOREVER = float("inf")
 class UpstreamHead:
     """Status and the few headers of an answer that matter."""
 
-    __slots__ = ("content_encoding", "content_length", "content_type", "is_chunked", "status")
+    __slots__ = ("content_encoding", "content_length", "content_type", "is_chunked", "retry_after", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.content_type = b""
         self.content_length: int | None = None
         self.content_encoding = b""
+        self.retry_after = b""
         self.is_chunked = False
 
     def with_length(self, content_length: int) -> "UpstreamHead":
@@ -296,6 +298,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head.is_chunked = value.lower() == b"chunked"
             case b"content-encoding":
                 self._head.content_encoding = value.lower()
+            case b"retry-after":
+                self._head.retry_after = value
 
     def on_headers_complete(self) -> None:
         """httptools: the head is whole."""
@@ -358,6 +362,8 @@ class BackendPool:
         self.in_flight = 0
         self.failures = 0
         """In a row."""
+        self.is_retired = False
+        """Whether no route leads here any more: what comes back is closed."""
         self.ejected_until = 0.0
         """Loop time until which other backends are preferred."""
         self.known_head: KnownHead | None = None
@@ -419,7 +425,10 @@ class BackendPool:
         """The connection is idle again."""
         self.busy.discard(connection)
         self.in_flight -= 1
-        self._idle.append((connection, self.loop.time()))
+        if self.is_retired:
+            connection.close()
+        else:
+            self._idle.append((connection, self.loop.time()))
 
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is closed or about to be."""
@@ -432,11 +441,15 @@ class BackendPool:
         while self._idle and now - self._idle[0][1] >= self._keepalive_s:
             self._idle.popleft()[0].close()
 
-    def close(self) -> None:
-        """Close every connection."""
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
         for connection, _ in self._idle:
             connection.close()
         self._idle.clear()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.close_idle()
         for connection in tuple(self.busy):
             connection.abort()
 
@@ -476,6 +489,15 @@ class Upstreams:
                 tls=self._tls,
             )
         return pool
+
+    def retain(self, urls: Collection[str]) -> None:
+        """Let go of the backends that no route leads to any more, as soon as what they still serve is over."""
+        for url, pool in tuple(self._pools.items()):
+            pool.is_retired = url not in urls
+            if pool.is_retired:
+                pool.close_idle()
+                if not pool.in_flight:
+                    del self._pools[url]
 
     @property
     def in_flight(self) -> int:

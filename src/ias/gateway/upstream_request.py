@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,6 +52,11 @@ class UpstreamRequests:
             exchange.record_hex.encode(),
             body_bytes,
         )
+
+    def retain(self, backends: Collection[Backend]) -> None:
+        """Forget the heads, and with them the credentials, of backends that are not among these."""
+        kept = {backend.id for backend in backends}
+        self._heads = {key: head for key, head in self._heads.items() if key[0] in kept}
 
     def _build_head(self, backend: Backend, endpoint: Endpoint, pool: BackendPool) -> bytes:
         lines = [
@@ -127,9 +133,12 @@ def _merge(body: Buffer, options: bytes) -> bytes:
 
 
 def _limit_output(exchange: Exchange, put: dict[str, bytes]) -> bool:
-    """Put the lowered limit in place of each the client sent, or where there was none; whether it replaces any."""
+    """Put the lowered limit in place of each the client sent, or where no engine saw one; whether it replaces any."""
     limit = b"%d" % (exchange.output_tokens_max or 0)
+    endpoint = exchange.endpoint
     names = [name for name, _ in exchange.peek.output_limits()]
-    for name in names or [exchange.endpoint.output_limit or "max_tokens"]:
+    for name in names:
         put[name] = limit
+    if endpoint.output_limit is not None and not any(name in endpoint.output_limits for name in names):
+        put[endpoint.output_limit] = limit
     return bool(names)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ias.gateway.tracing import Tracing
 
 _TICK_S = 0.1
+_STALL_S = 0.5
 _SAVE_METRICS_S = 1.0
 _CLOSE_TIMEOUT_S = 5.0
 _START_PATIENCE_S = 5.0
@@ -229,12 +230,19 @@ class Worker:
             await self._identity.close()
 
     async def _tick(self) -> None:
-        """Watches every deadline: one look at all of them costs less than a timer for each."""
+        """Watches every deadline: one look at all of them costs less than a timer for each.
+
+        A worker that was itself kept from running looks again a tick later: what came meanwhile has not been read yet, and
+        nobody else is to blame.
+        """
         loop = asyncio.get_running_loop()
         save_at = 0.0
+        before = now = loop.time()
         while True:
             await asyncio.sleep(_TICK_S)
-            now = loop.time()
+            before, now = now, loop.time()
+            if now - before > _STALL_S:
+                continue
             self.gateway.redis.check_deadline(now)
             self.gateway.upstreams.check_deadlines(now)
             for connection in [c for c in self.connections if c.deadline <= now]:
@@ -243,6 +251,15 @@ class Worker:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()
                 self.gateway.settlements.retry()
+                self._forget_backends()
+
+    def _forget_backends(self) -> None:
+        """Keep nothing of backends that are no longer in the route table."""
+        routes = self.gateway.snapshots.routes
+        if routes is not None:
+            backends = [backend for route in routes.models.values() for backend in route.backends]
+            self.gateway.upstreams.retain({backend.url for backend in backends})
+            self.gateway.upstream_requests.retain(backends)
 
     # -------------------------------------------------------------- Handler
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.conftest import StartGateway
-from tests.gateway.platform import Pushed, RunningGateway, backends, until
+from tests.gateway.platform import Pushed, RunningGateway, backends, budget, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, answer_politely, chunk, completion
 
@@ -68,6 +68,7 @@ async def test_50_a_slow_reader_pauses_its_backend_and_nobody_else(
         assert max(c._transport.get_write_buffer_size() for c in gateway.worker.connections) < 1_000_000
         total = sum([len(part) async for part in client.read_chunks()])
         assert total > 50_000_000
+    await gateway.until_nothing_is_held()
 
 
 async def test_50_a_reader_that_takes_nothing_is_cut_off(
@@ -80,6 +81,7 @@ async def test_50_a_reader_that_takes_nothing_is_cut_off(
 
     upstream.script = flood
     await pushed.everything(upstream.url)
+    await pushed.budgets(budget(10**15))
     gateway = await start_gateway(gateway_write_timeout_s=0.3)
     await gateway.until_ready()
     async with connect(gateway.port, buffer_bytes=65_536) as client:
@@ -87,6 +89,7 @@ async def test_50_a_reader_that_takes_nothing_is_cut_off(
         await until(lambda: len(gateway.worker.connections) == 1)
         await until(lambda: not gateway.worker.connections)
     await until(lambda: upstream.open_sessions == 0)
+    await gateway.until_nothing_is_held()
 
 
 async def test_54_a_chunked_body(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import pytest
 
@@ -83,6 +84,32 @@ async def test_36_42_a_failing_backend_is_passed_over(
         assert (await ask(gateway.port, chat(stream=stream), key=gateway.pushed.key)).status == 200
     records = await gateway.records(4)
     assert {record["backend_id"] for record in records} == {"backend-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "seen"),
+    [
+        (429, "17", "17"),
+        (503, "17", "17"),
+        (429, "1.2", "2"),
+        (503, "0", "1"),
+        (429, formatdate(0, usegmt=True), "1"),
+        (429, "soon", "1"),
+        (503, "1e999", "1"),
+        (429, "-5", "1"),
+        (500, "17", None),
+        (400, "17", None),
+    ],
+)
+async def test_42_how_long_a_backend_asks_to_wait_is_passed_on(
+    gateway: RunningGateway, upstream: ScriptedUpstream, status: int, sent: str, seen: str | None
+) -> None:
+    async def refuse(_: Received, session: Session) -> None:
+        await session.send_json({"error": "no"}, status, headers=f"Retry-After: {sent}\r\n")
+
+    upstream.script = refuse
+    answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert (answer.status, answer.headers.get("retry-after")) == (status, seen)
 
 
 async def test_a_clients_error_is_not_tried_elsewhere(
@@ -229,6 +256,34 @@ async def test_connections_to_a_backend_are_kept(gateway: RunningGateway, upstre
     for stream in (False, True) * 5:
         assert (await ask(gateway.port, chat(stream=stream), key=gateway.pushed.key)).status == 200
     assert upstream.open_sessions == 1
+
+
+async def test_a_backend_that_no_route_leads_to_any_more_is_let_go(
+    gateway: RunningGateway, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(received: Received, session: Session) -> None:
+        arrived.set()
+        await go_on.wait()
+        await answer_politely(received, session)
+
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
+    upstream.script = slowly
+    running = asyncio.create_task(ask(gateway.port, chat(stream=True), key=gateway.pushed.key))
+    await arrived.wait()
+    await gateway.pushed.routes({"m": {"backends": backends(second.url, id="other")}})
+    pools, heads = gateway.worker.gateway.upstreams._pools, gateway.worker.gateway.upstream_requests
+    await until(lambda: pools[upstream.url].is_retired)
+    assert upstream.open_sessions == 1  # what runs is served to its end
+    go_on.set()
+    assert (await running).text == "Hello"
+    await until(lambda: upstream.url not in pools and upstream.open_sessions == 0)
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
+    assert {backend_id for backend_id, _ in heads._heads} == {"other"}
+    await gateway.pushed.routes({"m": {"backends": backends(upstream.url)}})
+    await until(lambda: second.url not in pools and second.open_sessions == 0)
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
 
 
 async def test_90_a_compressed_answer_is_unpacked(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
