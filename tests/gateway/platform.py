@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.contracts.spending import Budget, BudgetPolicy, Price, PriceTable
+from ias.contracts.spending import Budget, BudgetPolicy, Metric, Price, PriceTable, RateLimit, ScopeKind
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.worker import Worker
 
@@ -104,7 +104,16 @@ class Pushed:
         await self.put(redis_keys.PRICES, PriceTable(version=1, prices=prices))
 
     async def budgets(self, *budgets: Budget, org: str = ORG) -> None:
-        await self.put(redis_keys.budget_policy(org), BudgetPolicy(version=1, org_id=org, budgets=budgets))
+        await self.ceilings(budgets=budgets, org=org)
+
+    async def limits(self, *limits: RateLimit, org: str = ORG) -> None:
+        await self.ceilings(limits=limits, org=org)
+
+    async def ceilings(
+        self, *, budgets: tuple[Budget, ...] = (), limits: tuple[RateLimit, ...] = (), org: str = ORG
+    ) -> None:
+        policy = BudgetPolicy(version=1, org_id=org, budgets=budgets, rate_limits=limits)
+        await self.put(redis_keys.budget_policy(org), policy)
 
     async def counters_ready(self) -> None:
         await self.redis.set(redis_keys.COUNTERS_READY, "1")
@@ -140,6 +149,12 @@ def budget(limit: int, *, kind: str = "org", scope: str = ORG, mode: str = "hard
         limit_nano_usd=limit,
         mode=mode,  # type: ignore[arg-type]
     )
+
+
+def limit(
+    metric: Metric, limit: int, *, kind: ScopeKind = "org", scope: str = ORG, name: str | None = None
+) -> RateLimit:
+    return RateLimit(id=name or metric, scope_kind=kind, scope_id=scope, metric=metric, limit=limit)
 
 
 def settings_for(redis_url: str, directory: Path, **more: Any) -> GatewaySettings:
@@ -194,6 +209,8 @@ class RunningGateway:
         assert not any(pool.busy or pool.in_flight for pool in gateway.upstreams._pools.values())
         if gateway.redis.is_ready:
             assert await self.pushed.redis.keys("*:reservation:*") == []
+            assert await self.pushed.redis.keys("*:reservations") == []
+            assert await self.pushed.redis.keys("*:rate_limit:concurrency*") == []
             for counter in await self.pushed.redis.keys("*:budget:*"):
                 assert int(await self.pushed.redis.hget(counter, "reserved") or 0) == 0, counter  # type: ignore[misc]
 

@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import time
 
 import pytest
 
-from ias.contracts import redis_keys
-from ias.gateway.script_calls import read_script
-from tests.gateway.platform import INPUT_PRICE, ORG, OUTPUT_PRICE, PROJECT, RunningGateway, budget, until
+from tests.gateway.platform import INPUT_PRICE, OUTPUT_PRICE, PROJECT, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import (
     USAGE,
@@ -273,78 +270,3 @@ async def test_an_engines_own_names_for_limits_go_no_further(
     body = chat(max_tokens=5, n_predict=4000, n_cmpl=9, rid="x", bootstrap_host="10.0.0.1", bootstrap_room=1)
     assert (await ask(gateway.port, body, key=gateway.pushed.key)).status == 200
     assert upstream.received[0].document == chat(max_tokens=5)
-
-
-# ------------------------------------------------------------------ the scripts themselves
-
-
-class Scripts:
-    """The scripts, called as the gateway calls them."""
-
-    def __init__(self, gateway: RunningGateway) -> None:
-        self._redis = gateway.pushed.redis
-
-    async def reserve(
-        self, request: str, amount: int, limit: int | str, *, now: float, expires: float, ttl: int = 0
-    ) -> list[int]:
-        return await self._redis.eval(
-            read_script("reserve").source,
-            3,
-            redis_keys.reservation(ORG, request),
-            redis_keys.reservation_deadlines(ORG),
-            redis_keys.budget_counter(ORG, "b", "w"),
-            request, amount, int(now), int(expires), redis_keys.reservation(ORG, ""), limit, ttl,
-        )  # type: ignore[no-any-return]  # fmt: skip
-
-    async def settle(self, request: str, cost: int) -> int:
-        return await self._redis.eval(
-            read_script("settle").source,
-            2,
-            redis_keys.reservation(ORG, request),
-            redis_keys.reservation_deadlines(ORG),
-            request,
-            cost,
-        )  # type: ignore[no-any-return]
-
-    async def counter(self) -> tuple[int, int]:
-        settled, reserved = await self._redis.hmget(redis_keys.budget_counter(ORG, "b", "w"), ["settled", "reserved"])
-        return int(settled or 0), int(reserved or 0)
-
-
-async def test_settling_twice_counts_once(gateway: RunningGateway) -> None:
-    scripts = Scripts(gateway)
-    now = time.time()
-    assert (await scripts.reserve("r1", 70, 100, now=now, expires=now + 60))[0] == 1
-    assert await scripts.reserve("r2", 31, 100, now=now, expires=now + 60) == [0, 0, 1, 30]
-    assert await scripts.settle("r1", 20) == 1
-    assert await scripts.settle("r1", 20) == 0
-    assert await scripts.counter() == (20, 0)
-
-
-async def test_an_expired_reservation_counts_as_spent_until_its_settlement_arrives(gateway: RunningGateway) -> None:
-    scripts = Scripts(gateway)
-    now = time.time()
-    await scripts.reserve("dead", 70, 100, now=now, expires=now + 10)
-    assert (await scripts.reserve("next", 10, 100, now=now + 20, expires=now + 60))[:2] == [1, 1]
-    assert await scripts.counter() == (70, 10)
-    assert await scripts.settle("dead", 5) == 1
-    assert await scripts.settle("dead", 5) == 0
-    assert await scripts.counter() == (5, 10)
-
-
-async def test_amounts_are_exact_up_to_the_largest(gateway: RunningGateway) -> None:
-    scripts = Scripts(gateway)
-    now = time.time()
-    largest = 9_000_000 * 10**9
-    assert (await scripts.reserve("r1", largest - 1, largest, now=now, expires=now + 60)) == [1, 0, 1]
-    assert (await scripts.reserve("r2", 2, largest, now=now, expires=now + 60)) == [0, 0, 1, 1]
-    assert (await scripts.reserve("r3", 1, largest, now=now, expires=now + 60)) == [1, 0, 0]
-    await scripts.settle("r1", largest - 3)
-    assert await scripts.counter() == (largest - 3, 1)
-
-
-async def test_a_counter_of_a_window_does_not_stay_for_ever(gateway: RunningGateway) -> None:
-    scripts = Scripts(gateway)
-    now = time.time()
-    await scripts.reserve("r1", 1, 100, now=now, expires=now + 60, ttl=1000)
-    assert 0 < await gateway.pushed.redis.ttl(redis_keys.budget_counter(ORG, "b", "w")) <= 1000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.events import UsageRecord
 from ias.contracts.routes import Backend
-from ias.contracts.spending import Budget, BudgetPolicy, Price
+from ias.contracts.spending import Budget, BudgetPolicy, Price, RateLimit
 from ias.gateway.access_log import AccessLine
 from ias.gateway.endpoints import CHAT_COMPLETIONS
 from ias.gateway.record_lines import RecordLines
@@ -40,6 +40,7 @@ class Served:
     user_id: str | None
     backend_id: str
     budget_ids: tuple[str, ...] | None
+    limit_ids: tuple[str, ...]
     priced: bool
     remaining_nano_usd: int | None
     output_tokens_max: int | None
@@ -53,6 +54,7 @@ class Served:
     outcome: str = "completed"
     cost_nano_usd: int = 5
     reserved_nano_usd: int = 7
+    expected_tokens: int = 9
     principal: Any = field(init=False)
     backend: Any = field(init=False)
     price: Any = field(init=False)
@@ -63,15 +65,19 @@ class Served:
             Budget(id=name, scope_kind="org", scope_id=self.org_id, window="total", limit_nano_usd=10, mode="hard")
             for name in self.budget_ids or ()
         )
+        limits = tuple(
+            RateLimit(id=name, scope_kind="org", scope_id=self.org_id, metric="tokens_per_minute", limit=10)
+            for name in self.limit_ids
+        )
         self.principal = Principal(
             KeyRecord(version=1, key_id="key", org_id=self.org_id, project_id="project", user_id=self.user_id),
             TenantRecord(version=1, id=self.org_id),
             TenantRecord(version=1, id="project"),
-            BudgetPolicy(version=1, org_id=self.org_id, budgets=budgets),
+            BudgetPolicy(version=1, org_id=self.org_id, budgets=budgets, rate_limits=limits),
         )
         self.backend = Backend(id=self.backend_id, url="http://127.0.0.1/v1", upstream_model="u")
         self.price = PRICE if self.priced else None
-        self.plan = None if self.budget_ids is None else self.principal.budget_plan(self.model, 1_800_000_000.0)
+        self.plan = None if self.budget_ids is None else self.principal.admission_plan(self.model, 1_800_000_000.0)
 
 
 SERVED: st.SearchStrategy[Any] = st.builds(
@@ -81,6 +87,7 @@ SERVED: st.SearchStrategy[Any] = st.builds(
     user_id=st.none() | NAMES,
     backend_id=NAMES,
     budget_ids=st.none() | st.lists(NAMES, max_size=3).map(tuple),
+    limit_ids=st.lists(NAMES, max_size=2).map(tuple),
     priced=st.booleans(),
     remaining_nano_usd=st.none() | COUNTS,
     output_tokens_max=st.none() | COUNTS,
@@ -98,6 +105,9 @@ def test_a_usage_line_is_the_usage_record_of_its_request(served: Any, ttft_s: fl
         decision["budgets"] = list(served.budget_ids)
         decision["reserved_nano_usd"] = served.reserved_nano_usd
         decision["remaining_nano_usd"] = served.remaining_nano_usd
+        if served.limit_ids:
+            decision["rate_limits"] = list(served.limit_ids)
+            decision["expected_tokens"] = served.expected_tokens
     if served.output_tokens_max is not None:
         decision["output_tokens_max"] = served.output_tokens_max
     if served.attempts:

@@ -51,8 +51,13 @@ def budget_counter(org_id: str, budget_id: str, window: str) -> str:
     return f"ias:{{{org_id}}}:budget:{budget_id}:{window}"
 
 
+def rate_limit(org_id: str, limit_id: str) -> str:
+    """What a rate limit has counted: a string, or for concurrency a sorted set of request ids; the gateway's own."""
+    return f"ias:{{{org_id}}}:rate_limit:{limit_id}"
+
+
 def reservation(org_id: str, request_id: str) -> str:
-    """A hash of what one admitted request holds: amount and the counters it is held in."""
+    """A hash of what one admitted request holds: amount and tokens, and where they are held."""
     return f"ias:{{{org_id}}}:reservation:{request_id}"
 
 

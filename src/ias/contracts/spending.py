@@ -1,6 +1,6 @@
-"""Prices and budgets as billing tells them to every gateway, and the windows that budgets count in.
+"""Prices, budgets and rate limits as billing tells them to every gateway, and the windows that budgets count in.
 
-Three kinds of JSON documents in Redis: one price table, one budget policy per org that has budgets, and one small marker
+Three kinds of JSON documents in Redis: one price table, one policy per org that has budgets or rate limits, and one small marker
 that says the spending counters are complete. A gateway that cannot see the marker admits nothing: counters that were lost
 with Redis' data must be rebuilt from the ledger first.
 """
@@ -15,6 +15,8 @@ from ias.contracts.money import cost_nano_usd
 ScopeKind = Literal["org", "project", "api_key", "user", "model"]
 Window = Literal["day", "week", "month", "total"]
 Mode = Literal["hard", "soft"]
+Metric = Literal["requests_per_minute", "tokens_per_minute", "requests_per_day", "concurrency"]
+"""What a rate limit counts. `concurrency` is requests being served at a time. Days are those of UTC."""
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +71,25 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
 
 
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """A ceiling on how fast a scope may send requests or use tokens, or on how much of it at a time."""
+
+    id: str
+    scope_kind: ScopeKind
+    scope_id: str
+    """An id, or the public name for a model: then it bounds this org's use of the model."""
+    metric: Metric
+    limit: int
+    """At least 1; also what may come at once after a pause."""
+
+
 class BudgetPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """All budgets of one org, under `redis_keys.budget_policy(org_id)`."""
+    """All budgets and rate limits of one org, under `redis_keys.budget_policy(org_id)`."""
 
     version: int
     org_id: str
     budgets: tuple[Budget, ...]
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 def window_id(window: Window, at: float) -> str:

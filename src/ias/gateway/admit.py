@@ -1,10 +1,10 @@
-"""Stage 4, admit: can every budget in scope bear the worst that the request may cost?
+"""Stage 4, admit: do all rate limits let the request in, and can every budget bear the worst that it may cost?
 
-The worst case is reserved in all counters by one script, or in none. Where it does not fit, the output limit is lowered to
-what does; where nothing fits, the request is refused. Settlement replaces the reservation by the real cost.
+One script asks all ceilings in scope and counts the request in all of them, or in none. Where the worst case does not fit a
+budget, the output limit is lowered to what does; where nothing fits, the request is refused. Settlement replaces the worst
+case by the real cost, and the tokens that were expected by those that were used.
 """
 
-import time
 from functools import partial
 from typing import Any
 
@@ -16,17 +16,20 @@ from ias.gateway.context import Gateway
 from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.peek import ChatPeek, Peek
+from ias.gateway.rate_limits import limit_headers, over_limit
 from ias.gateway.redis_connection import RedisAwayError
 from ias.gateway.request_ids import made_at
 
 _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
+_BYTES_PER_TOKEN = 4
+_TOKENS_OF_A_PAGE = 512
 _TEMPLATE_TOKENS = 1024
 """What a chat template may add of its own: a default system text, today's date, role marks."""
 
 
 def admit(exchange: Exchange, gateway: Gateway) -> Progress:
-    """Set `price`; reserve where budgets apply."""
+    """Set `price`; ask the script where budgets or rate limits apply."""
     _check_books(gateway)
     now = made_at(exchange.record_hex)  # the moment the books go by, also for a request that midnight overtakes
     price = exchange.price = _find_price(exchange, gateway, now)
@@ -34,8 +37,8 @@ def admit(exchange: Exchange, gateway: Gateway) -> Progress:
     if principal is None:
         raise AssertionError("admit needs a caller")
     exchange.output_tokens_max = find_output_cap(exchange)
-    plan = principal.budget_plan(exchange.model, now)
-    if price is None or not plan.budgets:
+    plan = principal.admission_plan(exchange.model, now)
+    if not plan.limits and (price is None or not plan.budgets):
         return NEXT
     exchange.plan = plan
     return _reserve(exchange, gateway)
@@ -131,24 +134,46 @@ def bound_cost(exchange: Exchange, price: Price) -> int:
     return -(-total // TOKENS_PER_PRICE)
 
 
+# ------------------------------------------------------------------ what is to be expected
+
+
+def expect_tokens(exchange: Exchange) -> int:
+    """Tokens that the request will probably use; settlement corrects it.
+
+    Not the worst case, which would let few requests in at a time: a token is four bytes, content other than text counts as a page
+    of it, and output is what the client allows for, or a page where it sets no limit.
+    """
+    peek, body = exchange.peek, exchange.request.body
+    tokens = _TOKENS_OF_A_PAGE if _has_foreign_content(peek, body) else -(-len(body) // _BYTES_PER_TOKEN)
+    if exchange.endpoint.output_limit is None:
+        return tokens
+    limit = requested_output_tokens(exchange)
+    if limit is None:
+        limit = _TOKENS_OF_A_PAGE
+    if exchange.output_tokens_max is not None:
+        limit = min(limit, exchange.output_tokens_max)
+    context_length = exchange.route.context_length
+    return min(tokens, context_length * exchange.prompts) + min(limit, context_length) * exchange.choices
+
+
 # ------------------------------------------------------------------ reserving it
 
 
 def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
     plan, price = exchange.plan, exchange.price
-    if plan is None or price is None:
-        raise AssertionError("reserving needs a plan and a price")
-    amount = exchange.reserved_nano_usd = bound_cost(exchange, price)
-    if amount == 0:
+    if plan is None:
+        raise AssertionError("reserving needs a plan")
+    amount = exchange.reserved_nano_usd = bound_cost(exchange, price) if price is not None and plan.budgets else 0
+    if amount == 0 and not plan.limits:
         return NEXT
-    now = int(time.time())
-    expires_at = now + int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
-    command = plan.call.fill(exchange.request_id.encode(), amount, now, expires_at)
+    tokens = exchange.expected_tokens = expect_tokens(exchange) if plan.counts_tokens else 0
+    lifetime_s = int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
+    command = plan.call.fill(exchange.request_id.encode(), amount, tokens, lifetime_s)
     try:
         gateway.redis.call(command, partial(_replied, exchange))
     except RedisAwayError as error:
         raise redis_away() from error
-    exchange.may_hold_reservation = True
+    exchange.may_hold_reservation = plan.is_settled
     exchange.reservation_tries += 1
     exchange.continuation = _reserved
     return WAIT
@@ -168,21 +193,30 @@ def _reserved(exchange: Exchange, gateway: Gateway) -> Progress:
         if "NOSCRIPT" in str(reply):
             gateway.redis.load_scripts()
         raise redis_away() from reply
+    plan = exchange.plan
+    if plan is None:
+        raise AssertionError("a reply needs a plan")
     if reply[1]:
         gateway.metrics.swept_reservations += reply[1]
     if reply[0] == 1:
         exchange.remaining_nano_usd = reply[2] if reply[2] >= 0 else None
+        if plan.limits:
+            exchange.limit_headers = limit_headers(plan.limits, reply[3:])
         return NEXT
     exchange.may_hold_reservation = False
-    _, _, denying, remaining = reply
-    if exchange.reservation_tries < _TRIES_MAX and lower_output_limit(exchange, remaining):
+    _, _, denying, remaining, wait_ms, *counts = reply
+    index = denying - 1 - len(plan.budgets)
+    if index < 0 and exchange.reservation_tries < _TRIES_MAX and lower_output_limit(exchange, remaining):
         return _reserve(exchange, gateway)
-    plan = exchange.plan
-    if plan is None:
-        raise AssertionError("a refusal needs a plan")
-    budget = plan.budgets[denying - 1]
-    exchange.remaining_nano_usd = remaining
-    raise budget_exhausted(budget.id, budget.scope_kind, max(remaining, 0), format_usd(max(remaining, 0)))
+    exchange.limit_headers = limit_headers(plan.limits, counts)
+    if index < 0:
+        budget = plan.budgets[denying - 1]
+        exchange.remaining_nano_usd = remaining
+        raise budget_exhausted(budget.id, budget.scope_kind, max(remaining, 0), format_usd(max(remaining, 0)))
+    limit = plan.limits[index]
+    gateway.metrics.count_limit_refusal(limit)
+    asked = exchange.expected_tokens if limit.metric == "tokens_per_minute" else 1
+    raise over_limit(limit, exchange.model, left=remaining, asked=asked, wait_ms=wait_ms)
 
 
 def lower_output_limit(exchange: Exchange, remaining_nano_usd: int) -> bool:

@@ -16,6 +16,7 @@ import httptools
 
 from ias.contracts.ids import request_id_of, uuid7
 from ias.gateway.clock import Clock
+from ias.gateway.cors import cors_headers
 from ias.gateway.errors import Refusal, malformed_http
 from ias.gateway.exchange import Exchange, Request
 from ias.gateway.known_head import KnownHead
@@ -587,14 +588,3 @@ class ServerConnection(asyncio.Protocol):
             self._exchange.relay.abort("draining")
         if not self._transport.is_closing():
             self._transport.close()
-
-
-def cors_headers(request: Request, origins: tuple[str, ...]) -> bytes:
-    """What a browser needs to see on an answer; nothing for origins that are not allowed."""
-    origin = request.headers[b"origin"]
-    if "*" not in origins and origin.decode("latin-1") not in origins:
-        return b""
-    return (
-        b"access-control-allow-origin: %b\r\nvary: origin\r\n"
-        b"access-control-expose-headers: x-request-id, openai-processing-ms, retry-after, x-should-retry\r\n" % origin
-    )

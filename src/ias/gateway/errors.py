@@ -210,8 +210,10 @@ def unavailable(message: str, code: str) -> Refusal:
 
 
 def redis_away() -> Refusal:
-    """503: keys and budgets cannot be checked."""
-    return unavailable("The service cannot check keys and budgets at the moment.", "policy_store_unavailable")
+    """503: keys, budgets and rate limits cannot be checked."""
+    return unavailable(
+        "The service cannot check keys, budgets and rate limits at the moment.", "policy_store_unavailable"
+    )
 
 
 def upstream_failed(status: int, message: str, code: str) -> Refusal:

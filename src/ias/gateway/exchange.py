@@ -11,7 +11,7 @@ from ias.contracts.routes import Backend, ModelRoute
 from ias.contracts.spending import Price
 
 if TYPE_CHECKING:
-    from ias.gateway.budget_plan import BudgetPlan
+    from ias.gateway.admission_plan import AdmissionPlan
     from ias.gateway.endpoints import Endpoint
     from ias.gateway.pipeline import Stage
     from ias.gateway.relay import Relay
@@ -132,12 +132,15 @@ class Exchange:
     """Answers the engine makes: each may use all of the output limit."""
     # admit
     price: Price | None = None
-    plan: "BudgetPlan | None" = None
+    plan: "AdmissionPlan | None" = None
     reserved_nano_usd: int = 0
     may_hold_reservation: bool = False
     """From the moment a reservation is asked for until it is refused or settled."""
     reservation_tries: int = 0
     remaining_nano_usd: int | None = None
+    expected_tokens: int = 0
+    limit_headers: bytes = b""
+    """What is left of the rate limits, as header lines."""
     output_tokens_max: int | None = None
     """What the request's limit on output tokens must be replaced by; None leaves it."""
     # route, relay
@@ -173,9 +176,10 @@ class Exchange:
 
     def answer_headers(self) -> bytes:
         """The header lines that every answer carries."""
-        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n" % (
+        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b" % (
             self.request_id.encode(),
             (time.perf_counter() - self.started) * 1000,
+            self.limit_headers,
         )
 
     def answer(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from ias.contracts.spending import RateLimit
 from ias.gateway.exchange import Exchange
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -46,6 +47,7 @@ LABELS = {
     "ias_gateway_requests_total": ("endpoint", "model", "status"),
     "ias_gateway_tokens_total": ("model", "kind"),
     "ias_gateway_refusals_total": ("code",),
+    "ias_gateway_rate_limit_refusals_total": ("metric", "scope"),
     "ias_gateway_request_duration_seconds": ("endpoint",),
     "ias_gateway_first_byte_seconds": ("endpoint",),
 }
@@ -53,6 +55,7 @@ HELP = {
     "ias_gateway_requests_total": "Requests by endpoint, model and HTTP status (499: the client left before an answer).",
     "ias_gateway_tokens_total": "Tokens billed, by kind.",
     "ias_gateway_refusals_total": "Requests that were not served, by error code.",
+    "ias_gateway_rate_limit_refusals_total": "Requests that a rate limit refused, by what it counts and what it applies to.",
     "ias_gateway_request_duration_seconds": "From a request's head to the end of its answer.",
     "ias_gateway_first_byte_seconds": "From a request's head to the first byte of its answer.",
     "ias_gateway_internal_errors_total": "Faults of the gateway itself.",
@@ -98,6 +101,7 @@ class Metrics:
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self._tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._refusals: defaultdict[str, int] = defaultdict(int)
+        self._limit_refusals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._durations: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
         self._first_bytes: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
         self._sources: list[tuple[str, Callable[[], float], bool]] = []
@@ -126,6 +130,10 @@ class Metrics:
             if usage.cached_input_tokens:
                 tokens[model, "cached_input"] += usage.cached_input_tokens
 
+    def count_limit_refusal(self, limit: RateLimit) -> None:
+        """Count a request that a rate limit refused."""
+        self._limit_refusals[limit.metric, limit.scope_kind] += 1
+
     def count_refusal(self, code: str) -> None:
         """Count a refusal. Some codes are the backends' own; however many they make up, so many are told apart."""
         known = code in self._refusals or len(self._refusals) < _CODES_MAX
@@ -142,6 +150,7 @@ class Metrics:
                 },
                 "ias_gateway_tokens_total": {_join(*key): n for key, n in self._tokens.items()},
                 "ias_gateway_refusals_total": dict(self._refusals),
+                "ias_gateway_rate_limit_refusals_total": {_join(*key): n for key, n in self._limit_refusals.items()},
                 "ias_gateway_internal_errors_total": {"": self.internal_errors},
                 "ias_gateway_redis_failures_total": {"": self.redis_failures},
                 "ias_gateway_reservations_swept_total": {"": self.swept_reservations},

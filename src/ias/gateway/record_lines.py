@@ -12,7 +12,7 @@ from ias.contracts.spending import Price
 from ias.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
-    from ias.gateway.budget_plan import BudgetPlan
+    from ias.gateway.admission_plan import AdmissionPlan
 
 _JSON_BOOLEANS = ("false", "true")
 _encode = msgspec.json.Encoder().encode
@@ -35,7 +35,7 @@ class RecordLines:
         if principal is None or backend is None:
             raise AssertionError("only served requests have these lines")
         self.price: Price | None = exchange.price
-        self.plan: BudgetPlan | None = exchange.plan
+        self.plan: AdmissionPlan | None = exchange.plan
         key = principal.key
         path, model, backend_id = _text(exchange.endpoint.path), _text(exchange.model), _text(backend.id)
         tenant = f'"org_id":{_text(key.org_id)},"project_id":{_text(key.project_id)},"api_key_id":{_text(key.key_id)}'
@@ -50,8 +50,11 @@ class RecordLines:
             if price is None
             else f'"price_id":{_text(price.id)},"price_version":{price.version}'
         )
-        budgets = None if self.plan is None else _text([budget.id for budget in self.plan.budgets])
+        plan = self.plan
+        budgets = None if plan is None else _text([budget.id for budget in plan.budgets])
         self._budgets = f'{{"backend":{backend_id}' + ("" if budgets is None else f',"budgets":{budgets}')
+        if plan is not None and plan.limits:
+            self._budgets += f',"rate_limits":{_text([limit.id for limit in plan.limits])}'
 
     def usage_record(self, exchange: Exchange, occurred_at: str, duration_s: float, ttft_s: float | None) -> str:
         """The JSON of a `contracts.events.UsageRecord`."""
@@ -78,6 +81,8 @@ class RecordLines:
                 f',"reserved_nano_usd":{exchange.reserved_nano_usd},'
                 f'"remaining_nano_usd":{"null" if remaining is None else remaining}'
             )
+            if self.plan.counts_tokens:
+                more += f',"expected_tokens":{exchange.expected_tokens}'
         if exchange.output_tokens_max is not None:
             more += f',"output_tokens_max":{exchange.output_tokens_max}'
         if exchange.attempts:

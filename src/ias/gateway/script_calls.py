@@ -1,7 +1,7 @@
 """The data path's two script calls as Redis reads them, filled into templates.
 
 Names of an org's reservations differ in the request id alone, whose length is fixed, so all else of a call is laid out
-once per org and budget plan. Packing each call anew costs several times as much.
+once per org and admission plan. Packing each call anew costs several times as much.
 """
 
 from pathlib import Path
@@ -14,11 +14,14 @@ _ID_LENGTH = len(REQUEST_ID_PREFIX) + 32
 _ID_MARK = "\x01" * _ID_LENGTH
 _NUMBER_MARK = "\x02"
 _NUMBER_MARK_PACKED = b"$1\r\n\x02\r\n"
+_SERVERS_CLOCK = ""
+"""The time by which limits drain and leases run out is Redis' own: gateways' clocks differ. Tests give another."""
 
 
 def read_script(name: str) -> Script:
-    """A Lua script of this package."""
-    return Script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
+    """A Lua script of this package, with what the scripts have in common before it."""
+    directory = Path(__file__).parent / "lua"
+    return Script((directory / "buckets.lua").read_text() + (directory / f"{name}.lua").read_text())
 
 
 RESERVE = read_script("reserve")
@@ -37,33 +40,28 @@ def _bulk(number: int) -> bytes:
 
 
 class ReserveCall:
-    """`reserve.lua` for one org and one budget plan."""
+    """`reserve.lua` for one org and one admission plan."""
 
-    _now = 0
-    _now_bulk = b""
-    _expires_bulk = b""
-
-    def __init__(self, org_id: str, counters: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    def __init__(self, org_id: str, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
         self._template = _template(
             "EVALSHA",
             RESERVE.sha,
-            2 + len(counters),
+            2 + len(keys),
             redis_keys.reservation(org_id, _ID_MARK),
             redis_keys.reservation_deadlines(org_id),
-            *counters,
+            *keys,
             _ID_MARK,
             _NUMBER_MARK,
             _NUMBER_MARK,
             _NUMBER_MARK,
             redis_keys.reservation(org_id, ""),
+            _SERVERS_CLOCK,
             *arguments,
         )
 
-    def fill(self, request_id: bytes, amount: int, now: int, expires_at: int) -> bytes:
-        """The call for one request. The expiry is always the same time after `now`, in whole seconds."""
-        if now != self._now:
-            self._now, self._now_bulk, self._expires_bulk = now, _bulk(now), _bulk(expires_at)
-        return self._template % (request_id, request_id, _bulk(amount), self._now_bulk, self._expires_bulk)
+    def fill(self, request_id: bytes, amount_nano_usd: int, tokens: int, lifetime_s: int) -> bytes:
+        """The call for one request."""
+        return self._template % (request_id, request_id, _bulk(amount_nano_usd), _bulk(tokens), _bulk(lifetime_s))
 
 
 class SettleCall:
@@ -78,8 +76,10 @@ class SettleCall:
             redis_keys.reservation_deadlines(org_id),
             _ID_MARK,
             _NUMBER_MARK,
+            _NUMBER_MARK,
+            _SERVERS_CLOCK,
         )
 
-    def fill(self, request_id: bytes, cost_nano_usd: int) -> bytes:
+    def fill(self, request_id: bytes, cost_nano_usd: int, tokens: int) -> bytes:
         """The call for one request."""
-        return self._template % (request_id, request_id, _bulk(cost_nano_usd))
+        return self._template % (request_id, request_id, _bulk(cost_nano_usd), _bulk(tokens))

@@ -1,4 +1,4 @@
-"""Closing stage, settle: what did it cost? Runs once for every request, whoever left in the meantime."""
+"""Closing stage, settle: what did it use, and what did that cost? Runs once for every request, whoever left in the meantime."""
 
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
@@ -18,5 +18,6 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
     exchange.may_hold_reservation = False
     if exchange.cost_nano_usd > exchange.reserved_nano_usd:
         gateway.metrics.reservations_exceeded += 1
-    gateway.settlements.settle(exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd)
+    tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
+    gateway.settlements.settle(exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd, tokens)
     return NEXT

@@ -20,29 +20,30 @@ class Settlements:
     def __init__(self) -> None:
         self._calls: dict[str, SettleCall] = {}
         self._redis: RedisConnection | None = None
-        self._backlog: deque[tuple[str, str, int]] = deque(maxlen=_BACKLOG_MAX)
+        self._backlog: deque[tuple[str, str, int, int]] = deque(maxlen=_BACKLOG_MAX)
         self.unacknowledged = 0
 
     def attach(self, redis: RedisConnection) -> None:
         """The connection that settlements are sent on."""
         self._redis = redis
 
-    def settle(self, org_id: str, request_id: str, cost_nano_usd: int) -> None:
-        """Replace a request's reservation by what it cost (0 releases it), now or when Redis is back."""
+    def settle(self, org_id: str, request_id: str, cost_nano_usd: int, tokens: int) -> None:
+        """Replace a request's reservation by what it used (zeros release it), now or when Redis is back."""
         if self._redis is None:
             raise AssertionError("settling needs a connection")
         call = self._calls.get(org_id)
         if call is None:
             call = self._calls[org_id] = SettleCall(org_id)
-        command = call.fill(request_id.encode(), cost_nano_usd)
+        command = call.fill(request_id.encode(), cost_nano_usd, tokens)
+        settlement = (org_id, request_id, cost_nano_usd, tokens)
         try:
-            self._redis.call(command, partial(self._replied, (org_id, request_id, cost_nano_usd)))
+            self._redis.call(command, partial(self._replied, settlement))
         except RedisAwayError:
-            self._backlog.append((org_id, request_id, cost_nano_usd))
+            self._backlog.append(settlement)
             return
         self.unacknowledged += 1
 
-    def _replied(self, settlement: tuple[str, str, int], reply: Any) -> None:
+    def _replied(self, settlement: tuple[str, str, int, int], reply: Any) -> None:
         self.unacknowledged -= 1
         if isinstance(reply, Exception):
             if not isinstance(reply, RedisAwayError):

@@ -1,4 +1,4 @@
-"""What the worker remembers of keys, tenants, budgets, prices and routes, kept true by Redis' invalidation pushes.
+"""What the worker remembers of keys, tenants, budgets, rate limits, prices and routes, kept true by Redis' invalidation pushes.
 
 Documents that every request needs (routes, prices, the counters' marker) are read as soon as they change. Those of one key
 are read when a request first needs them, combined into a Principal, and dropped when any of them changes. A lost
@@ -19,7 +19,7 @@ from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.routes import RouteTable
 from ias.contracts.spending import BudgetPolicy, PriceTable
-from ias.gateway.budget_plan import BudgetPlan
+from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.record_lines import RecordLines
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 
@@ -57,17 +57,17 @@ class Principal:
         self.record_lines: dict[tuple[str, str, str], RecordLines] = {}
         """What is written of requests, by model, endpoint and backend."""
         self._policy = policy
-        self._plans: dict[str, BudgetPlan] = {}
+        self._plans: dict[str, AdmissionPlan] = {}
 
     def may_use(self, model: str) -> bool:
         """Whether the model is within the key's, the project's and the org's lists."""
         return self.models is None or model in self.models
 
-    def budget_plan(self, model: str, now: float) -> BudgetPlan:
-        """The budgets that a request for the model counts in, with their current counters."""
+    def admission_plan(self, model: str, now: float) -> AdmissionPlan:
+        """The budgets and rate limits that a request for the model is under, with their current counters."""
         plan = self._plans.get(model)
         if plan is None or now >= plan.valid_until:
-            plan = self._plans[model] = BudgetPlan.build(self._policy, self.key, model, now)
+            plan = self._plans[model] = AdmissionPlan.build(self._policy, self.key, model, now)
         return plan
 
 

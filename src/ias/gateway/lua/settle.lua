@@ -1,13 +1,14 @@
--- Replace what a request reserved by what it cost, in every counter that holds it. Any number of times: the first counts.
+-- Replace what a request reserved by what it used, in every ceiling that holds it. Any number of times: the first counts.
 --
 -- KEYS: 1 reservation of the request, 2 deadlines of the org's reservations
--- ARGV: 1 request id, 2 cost in nano-USD
+-- ARGV: 1 request id, 2 cost in nano-USD, 3 tokens, 4 time in ms ('' for Redis' own)
 -- Returns 1 when this call settled, 0 when there was nothing (left) to settle.
 
-local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept')
+local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'tokens', 'buckets', 'leases')
 if not held[1] then
   return 0
 end
+
 local cost = ARGV[2]
 for counter in string.gmatch(held[2], '[^\n]+') do
   if held[3] then
@@ -17,6 +18,23 @@ for counter in string.gmatch(held[2], '[^\n]+') do
     if cost ~= '0' then
       redis.call('HINCRBY', counter, 'settled', cost)
     end
+  end
+end
+
+-- Tokens that were expected and not used go back; those that were not expected are owed. After a sweep nothing of it is left.
+if held[4] and not held[3] then
+  local excess = tonumber(ARGV[3]) - tonumber(held[4])
+  if excess ~= 0 then
+    local now = clock(ARGV[4])
+    for limit, key in string.gmatch(held[5], '(%d+) ([^\n]+)') do
+      limit = tonumber(limit)
+      local level = level_of(redis.call('GET', key), 'tokens_per_minute', limit, now)
+      level = math.max(0, level + excess * PERIOD_MS.tokens_per_minute)
+      store_level(key, level, 'tokens_per_minute', limit, now)
+    end
+  end
+  for key in string.gmatch(held[6], '[^\n]+') do
+    redis.call('ZREM', key, ARGV[1])
   end
 end
 redis.call('DEL', KEYS[1])

@@ -1,0 +1,84 @@
+"""Which ceilings a request is under, budgets and rate limits, worked out once per caller, model and day.
+
+The names of budgets' counters carry their window; a rate limit's bucket knows by itself what time has made of it.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from ias.contracts import redis_keys
+from ias.contracts.api_keys import KeyRecord
+from ias.contracts.spending import Budget, BudgetPolicy, RateLimit, ScopeKind, Window, window_id
+from ias.gateway.script_calls import ReserveCall
+
+_TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
+"""How long a counter is kept after its first use: well past the end of its window. 0 is for ever."""
+
+
+class AdmissionPlan(NamedTuple):
+    """The budgets and rate limits in scope, in the order of the script's keys."""
+
+    budgets: tuple[Budget, ...]
+    limits: tuple[RateLimit, ...]
+    call: ReserveCall
+    """Asks all of them at once."""
+    counts_tokens: bool
+    """Whether one of the limits is on tokens."""
+    is_settled: bool
+    """Whether a request leaves something to settle: an amount, tokens to correct, a place to give back."""
+    valid_until: float
+    """Unix seconds of the next midnight in UTC: every window begins at one."""
+
+    @classmethod
+    def build(cls, policy: BudgetPolicy | None, key: KeyRecord, model: str, now: float) -> "AdmissionPlan":
+        """The plan for one caller and model at a time in Unix seconds."""
+        budgets: tuple[Budget, ...] = ()
+        limits: tuple[RateLimit, ...] = ()
+        if policy is not None:
+            budgets = tuple(b for b in policy.budgets if _is_in_scope(b.scope_kind, b.scope_id, key, model))
+            limits = tuple(r for r in policy.rate_limits if _is_in_scope(r.scope_kind, r.scope_id, key, model))
+        metrics = {limit.metric for limit in limits}
+        is_settled = bool(budgets) or not metrics.isdisjoint(("tokens_per_minute", "concurrency"))
+        return cls(
+            budgets=budgets,
+            limits=limits,
+            call=ReserveCall(
+                key.org_id,
+                (
+                    *(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets),
+                    *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits),
+                ),
+                (
+                    str(len(budgets)),
+                    "1" if is_settled else "0",
+                    *(argument for budget in budgets for argument in _arguments(budget)),
+                    *(argument for limit in limits for argument in (limit.metric, str(limit.limit))),
+                ),
+            ),
+            counts_tokens="tokens_per_minute" in metrics,
+            is_settled=is_settled,
+            valid_until=_next_midnight(now),
+        )
+
+
+def _arguments(budget: Budget) -> tuple[str, str]:
+    return str(budget.limit_nano_usd) if budget.mode == "hard" else "", str(_TTL_S[budget.window])
+
+
+def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> bool:
+    match kind:
+        case "org":
+            return scope_id == key.org_id
+        case "project":
+            return scope_id == key.project_id
+        case "api_key":
+            return scope_id == key.key_id
+        case "user":
+            return key.user_id is not None and scope_id == key.user_id
+        case "model":
+            return scope_id == model
+
+
+def _next_midnight(now: float) -> float:
+    today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (today + timedelta(days=1)).timestamp()

@@ -1,0 +1,89 @@
+"""The admission and settlement scripts, called as the gateway calls them but at times of the test's choice."""
+
+from dataclasses import dataclass
+
+import msgspec
+import redis
+
+from ias.contracts import redis_keys
+from ias.contracts.spending import Budget, RateLimit, window_id
+from ias.gateway.script_calls import RESERVE, SETTLE
+from tests.gateway.platform import ORG
+
+LIFETIME_S = 60
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The script's yes: what is left of the budgets and of each limit, with the ms until all of it is there."""
+
+    swept: int
+    left: int
+    rates: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The script's no."""
+
+    swept: int
+    index: int
+    left: int
+    wait_ms: int
+    rates: list[tuple[int, int]]
+
+
+class Scripts:
+    """Reserves and settles for one org; `now_ms` is the time that the scripts believe in."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._redis = client
+        self.now_ms = 1_800_000_000_000
+
+    def reserve(
+        self,
+        request: str,
+        *,
+        amount: int = 0,
+        tokens: int = 0,
+        budgets: tuple[Budget, ...] = (),
+        limits: tuple[RateLimit, ...] = (),
+        time_to_live_s: int = 0,
+    ) -> Admitted | Denied:
+        keys = [redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG)]
+        keys += [self.counter_key(budget) for budget in budgets]
+        keys += [redis_keys.rate_limit(ORG, limit.id) for limit in limits]
+        settles = budgets or any(limit.metric in ("tokens_per_minute", "concurrency") for limit in limits)
+        arguments: list[str | int] = [request, amount, tokens, LIFETIME_S, redis_keys.reservation(ORG, "")]
+        arguments += [self.now_ms, len(budgets), "1" if settles else "0"]
+        for budget in budgets:
+            arguments += [budget.limit_nano_usd if budget.mode == "hard" else "", time_to_live_s]
+        for limit in limits:
+            arguments += [limit.metric, limit.limit]
+        reply = self._redis.eval(RESERVE.source, len(keys), *keys, *arguments)
+        head = 3 if reply[0] else 5
+        rates = list(zip(reply[head::2], reply[head + 1 :: 2], strict=True))
+        return Admitted(reply[1], reply[2], rates) if reply[0] else Denied(*reply[1:5], rates)
+
+    def settle(self, request: str, *, cost: int = 0, tokens: int = 0) -> bool:
+        keys = (redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG))
+        return bool(self._redis.eval(SETTLE.source, len(keys), *keys, request, cost, tokens, self.now_ms))
+
+    def counter(self, budget: Budget) -> tuple[int, int]:
+        """Settled and reserved."""
+        settled, reserved = self._redis.hmget(self.counter_key(budget), ["settled", "reserved"])
+        return int(settled or 0), int(reserved or 0)
+
+    def counter_key(self, budget: Budget) -> str:
+        return redis_keys.budget_counter(ORG, budget.id, window_id(budget.window, self.now_ms / 1000))
+
+    def leases(self, limit: RateLimit) -> int:
+        return int(self._redis.zcard(redis_keys.rate_limit(ORG, limit.id)))
+
+    def advance(self, seconds: float) -> None:
+        self.now_ms += int(seconds * 1000)
+
+
+def raised(limit: RateLimit, to: int) -> RateLimit:
+    """The limit after an admin has changed it."""
+    return msgspec.structs.replace(limit, limit=to)
