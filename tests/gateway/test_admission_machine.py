@@ -227,8 +227,8 @@ def test_the_scripts_do_what_the_model_does(redis_url: str) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=120,
-                stateful_step_count=40,
+                max_examples=40,
+                stateful_step_count=30,
                 phases=(Phase.explicit, Phase.generate),  # making a failure smaller takes minutes
             ),
         )

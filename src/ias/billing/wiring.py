@@ -12,6 +12,7 @@ from ias.billing.api import adjustments as adjustments_api
 from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
+from ias.billing.api import rate_limits as rate_limits_api
 from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.booking import Booking
 from ias.billing.core.budgets import Budgets
@@ -19,6 +20,7 @@ from ias.billing.core.counters import Counters
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
 from ias.billing.core.publishing import Publishing
+from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
 from ias.billing.settings import BillingConsumerSettings, BillingSettings
 from ias.billing.store.counters import CounterStore
@@ -57,8 +59,14 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
 
     return create_app(
         "billing",
-        description="Prices, budgets and the ledger. Amounts are decimal strings of USD.",
-        routers=[prices_api.router, budgets_api.router, ledger_api.router, adjustments_api.router],
+        description="Prices, budgets, rate limits and the ledger. Amounts are decimal strings of USD.",
+        routers=[
+            prices_api.router,
+            budgets_api.router,
+            rate_limits_api.router,
+            ledger_api.router,
+            adjustments_api.router,
+        ],
         lifespan=lifespan,
         request_body_bytes_max=settings.request_body_bytes_max,
     )
@@ -101,6 +109,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         app.state.prices = Prices(database, publishing)
         app.state.budgets = Budgets(database, publishing, counters)
         app.state.adjustments = Adjustments(database, counters)
+        app.state.rate_limits = RateLimits(database, publishing)
         app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(

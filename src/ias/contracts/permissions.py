@@ -24,6 +24,8 @@ class Permission(StrEnum):
     PRICES_WRITE = "prices:write"
     BUDGETS_READ = "budgets:read"
     BUDGETS_WRITE = "budgets:write"
+    RATE_LIMITS_READ = "rate_limits:read"
+    RATE_LIMITS_WRITE = "rate_limits:write"
     LEDGER_READ = "ledger:read"
     LEDGER_ADJUST = "ledger:adjust"
     USAGE_READ = "usage:read"
@@ -57,6 +59,7 @@ _EVERYONE = frozenset({Permission.ORGS_READ, Permission.PROJECTS_READ, Permissio
 _VIEWER = _EVERYONE | {
     Permission.API_KEYS_READ,
     Permission.BUDGETS_READ,
+    Permission.RATE_LIMITS_READ,
     Permission.USAGE_READ,
     Permission.MEMBERS_READ,
 }

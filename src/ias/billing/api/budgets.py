@@ -8,25 +8,18 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from ias.billing.api.parts import BudgetsPart, CursorsPart
-from ias.billing.api.schemas import ModelName, UsdText
+from ias.billing.api.schemas import ScopeAnswer, ScopeBody, UsdText
 from ias.billing.core.budgets import NewBudget
 from ias.billing.core.counters import Spend
 from ias.billing.store.budgets import Budget
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
-from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.contracts.spending import Mode, Window
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.web import Answer, Body
 
 router = APIRouter(prefix="/billing/v1/budgets", tags=["budgets"])
-
-
-class ScopeBody(Body):
-    """Whose spending a budget bounds."""
-
-    kind: ScopeKind
-    id: ModelName = Field(description="The id of the org, project, API key or user; for a model its public name.")
 
 
 class BudgetBody(Body):
@@ -44,13 +37,6 @@ class BudgetChange(Body):
 
     limit_usd: UsdText | None = None
     mode: Mode | None = None
-
-
-class ScopeAnswer(Answer):
-    """Whose spending a budget bounds."""
-
-    kind: ScopeKind
-    id: str
 
 
 class BudgetAnswer(Answer):

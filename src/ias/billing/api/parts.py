@@ -8,6 +8,7 @@ from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
+from ias.billing.core.rate_limits import RateLimits
 from ias.kit.cursors import Cursors
 
 
@@ -31,6 +32,11 @@ def _ledger(request: Request) -> Ledger:
     return part
 
 
+def _rate_limits(request: Request) -> RateLimits:
+    part: RateLimits = request.app.state.rate_limits
+    return part
+
+
 def _prices(request: Request) -> Prices:
     part: Prices = request.app.state.prices
     return part
@@ -40,4 +46,5 @@ AdjustmentsPart = Annotated[Adjustments, Depends(_adjustments)]
 BudgetsPart = Annotated[Budgets, Depends(_budgets)]
 CursorsPart = Annotated[Cursors, Depends(_cursors)]
 LedgerPart = Annotated[Ledger, Depends(_ledger)]
+RateLimitsPart = Annotated[RateLimits, Depends(_rate_limits)]
 PricesPart = Annotated[Prices, Depends(_prices)]

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from ias.billing.core.amounts import parse_amount
 from ias.billing.core.counters import Counters, Spend
 from ias.billing.core.publishing import Publishing
+from ias.billing.core.scopes import check_scope_id
 from ias.billing.store import budgets, published_documents
 from ias.billing.store.budgets import Budget
 from ias.contracts import redis_keys
@@ -17,7 +18,7 @@ from ias.contracts.ids import uuid7
 from ias.contracts.spending import Mode, ScopeKind, Window
 from ias.kit.access import OrgScope
 from ias.kit.database import Database
-from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.problems import ConflictError, NotFoundError
 
 BUDGETS_PER_ORG_MAX = 1_000
 """Every admission of the org reads its policy."""
@@ -54,7 +55,7 @@ class Budgets:
             id=uuid7(),
             org_id=UUID(scope.org_id),
             scope_kind=new.scope_kind,
-            scope_id=_check_scope_id(scope, new),
+            scope_id=check_scope_id(scope, new.scope_kind, new.scope_id),
             window=new.window,
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
@@ -130,20 +131,3 @@ class Budgets:
 
 def _policy_key(budget: Budget) -> str:
     return redis_keys.budget_policy(str(budget.org_id))
-
-
-def _check_scope_id(scope: OrgScope, new: NewBudget) -> str:
-    """The scope's id as it is stored: a UUID in its usual spelling, or a model's public name."""
-    if new.scope_kind == "model":
-        return new.scope_id
-    try:
-        scope_id = str(UUID(new.scope_id))
-    except ValueError:
-        raise _scope_problem(f"is not the id of a {new.scope_kind.replace('_', ' ')} (a UUID)") from None
-    if new.scope_kind == "org" and scope_id != scope.org_id:
-        raise _scope_problem("is not the org that the budget is for")
-    return scope_id
-
-
-def _scope_problem(what: str) -> InvalidError:
-    return InvalidError(f"/scope/id {what}.", errors=[FieldError(pointer="/scope/id", detail=f"It {what}.")])

@@ -1,10 +1,11 @@
-"""Publishing: prices and budgets go to Redis, where gateways read them, right after they changed and again until it worked.
+"""Publishing: what gateways read of prices, budgets and rate limits goes to Redis right after it changed, and until it worked.
 
 A budget is published only after its counter was set up, so that no gateway ever counts in a counter that does not yet know what
 was spent before.
 """
 
 import asyncio
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,9 +13,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from ias.billing.core.counters import Counters, cut_now
-from ias.billing.store import budgets, prices, published_documents
+from ias.billing.store import budgets, prices, published_documents, rate_limits
 from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Cut
+from ias.billing.store.rate_limits import RateLimit
 from ias.contracts import redis_keys
 from ias.contracts.spending import BudgetPolicy, Price, PriceTable
 from ias.kit.database import Database
@@ -32,7 +34,7 @@ _POLICIES_PER_ROUND_TRIP = 200
 
 
 class Publishing:
-    """Writes the price table and the orgs' budget policies."""
+    """Writes the price table and the orgs' policies: their budgets and rate limits."""
 
     def __init__(self, database: Database, documents: RedisDocuments, counters: Counters) -> None:
         self._database = database
@@ -56,21 +58,25 @@ class Publishing:
         async with self._database.transaction() as connection:
             version = await published_documents.find_version(connection, key)
             own = await budgets.list_budgets(connection, org_id)
-        await self._documents.put(key, _build_policy(version, org_id, own[::-1]), version=version)
+            limits = await rate_limits.list_rate_limits(connection, org_id)
+        await self._documents.put(key, _build_policy(version, org_id, own[::-1], limits), version=version)
 
     async def publish_everything(self) -> None:
         """Write the price table and every org's policy. Raises `RedisError` when Redis is away."""
         await self.publish_prices()
         async with self._database.transaction() as connection:
             versions = await published_documents.read_versions(connection)
-            every = await budgets.list_all_budgets(connection)
-        by_org: dict[UUID, list[Budget]] = {}
-        for budget in every:
-            by_org.setdefault(budget.org_id, []).append(budget)
+            every_budget = await budgets.list_all_budgets(connection)
+            every_limit = await rate_limits.list_all_rate_limits(connection)
+        by_org: dict[UUID, tuple[list[Budget], list[RateLimit]]] = defaultdict(lambda: ([], []))
+        for budget in every_budget:
+            by_org[budget.org_id][0].append(budget)
+        for limit in every_limit:
+            by_org[limit.org_id][1].append(limit)
         policies = {}
-        for org_id, own in by_org.items():
+        for org_id, (own, limits) in by_org.items():
             key = redis_keys.budget_policy(str(org_id))
-            policies[key] = _build_policy(versions.get(key, 0), org_id, own)
+            policies[key] = _build_policy(versions.get(key, 0), org_id, own, limits)
         for start in range(0, len(policies), _POLICIES_PER_ROUND_TRIP):
             keys = list(policies)[start : start + _POLICIES_PER_ROUND_TRIP]
             await self._documents.put_all({key: policies[key] for key in keys})
@@ -111,7 +117,7 @@ class Publishing:
         try:
             await self.publish_policy(org_id)
         except (RedisError, OSError) as error:
-            log.warning("budget policy not published yet", org_id=str(org_id), error=type(error).__name__)
+            log.warning("policy not published yet", org_id=str(org_id), error=type(error).__name__)
 
 
 def _build_table(version: int, rows: list[prices.Price]) -> PriceTable:
@@ -121,6 +127,10 @@ def _build_table(version: int, rows: list[prices.Price]) -> PriceTable:
     return PriceTable(version=version, prices={model: tuple(listed) for model, listed in by_model.items()})
 
 
-def _build_policy(version: int, org_id: UUID, own: list[Budget]) -> BudgetPolicy:
-    counted = tuple(budget.published() for budget in own if budget.counted_from is not None)
-    return BudgetPolicy(version=version, org_id=str(org_id), budgets=counted)
+def _build_policy(version: int, org_id: UUID, own: list[Budget], limits: list[RateLimit]) -> BudgetPolicy:
+    return BudgetPolicy(
+        version=version,
+        org_id=str(org_id),
+        budgets=tuple(budget.published() for budget in own if budget.counted_from is not None),
+        rate_limits=tuple(limit.published() for limit in limits),
+    )

@@ -40,6 +40,21 @@ BUDGETS = Table(
 )
 """`counted_from`: when its counter in Redis was first set up; null until then, and not enforced so long."""
 
+RATE_LIMITS = Table(
+    "rate_limits",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("scope_kind", Text, nullable=False),
+    Column("scope_id", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("deleted_at", DateTime(timezone=True)),
+)
+"""`(org_id, scope_kind, scope_id, metric)` is unique among those that were not deleted."""
+
 PUBLISHED_DOCUMENTS = Table(
     "published_documents",
     METADATA,

@@ -1,0 +1,40 @@
+"""Rate limits.
+
+Revision ID: 0003
+"""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(
+        """
+        CREATE TABLE rate_limits (
+            id uuid PRIMARY KEY,
+            org_id uuid NOT NULL,
+            scope_kind text NOT NULL CHECK (scope_kind IN ('org', 'project', 'api_key', 'user', 'model')),
+            scope_id text NOT NULL,
+            metric text NOT NULL
+                CHECK (metric IN ('requests_per_minute', 'tokens_per_minute', 'requests_per_day', 'concurrency')),
+            "limit" bigint NOT NULL CHECK ("limit" >= 1),
+            created_at timestamptz NOT NULL,
+            updated_at timestamptz NOT NULL,
+            deleted_at timestamptz
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE UNIQUE INDEX rate_limits_scope ON rate_limits (org_id, scope_kind, scope_id, metric)
+        WHERE deleted_at IS NULL
+        """
+    )
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE rate_limits")
