@@ -43,7 +43,7 @@ _REFUSALS = {
     "409": "The first request with this Idempotency-Key is still being answered; try again",
     "413": "The body is over the limit",
     "422": "The Idempotency-Key was used with another request, or the engine refuses this one",
-    "429": "A budget has no room for the request; `x-ias-denied-by` names it",
+    "429": "A rate limit or a budget has no room for the request; `x-ias-denied-by` names it, `retry-after` says when to try again",
     "500": "Something went wrong on our side",
     "502": "The model's server failed",
     "503": "Something the service needs is away; `retry-after` says when to try again",
