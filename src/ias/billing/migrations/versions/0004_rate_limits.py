@@ -1,12 +1,11 @@
-"""Rate limits.
-
-Revision ID: 0003
-"""
+"""Rate limits."""
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+from ias.kit.row_security import build_wall
+
+revision = "0004_rate_limits"
+down_revision = "0003_row_security"
 branch_labels = None
 depends_on = None
 
@@ -34,6 +33,8 @@ def upgrade() -> None:
         WHERE deleted_at IS NULL
         """
     )
+    for statement in build_wall("rate_limits"):
+        op.execute(statement)
 
 
 def downgrade() -> None:
