@@ -17,6 +17,9 @@ PUBLIC = {
     "POST /identity/v1/sessions",
     "POST /identity/v1/sessions/refresh",
     "POST /internal/service-tokens",
+    "POST /identity/v1/sessions/second-factor",
+    "POST /identity/v1/password-resets",
+    "POST /identity/v1/password-resets/complete",
     "POST /identity/v1/invitations/look-up",
     "POST /identity/v1/invitations/accept-as-new-user",
 }

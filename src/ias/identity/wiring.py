@@ -14,7 +14,9 @@ from ias.identity.api import (
     invitations,
     members,
     orgs,
+    password_resets,
     projects,
+    second_factors,
     service_accounts,
     service_tokens,
     sessions,
@@ -30,9 +32,11 @@ from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
+from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.projects import Projects
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
 from ias.identity.core.session_revocations import SessionRevocations
@@ -58,6 +62,8 @@ from ias.kit.web import create_app
 ROUTERS = [
     sessions.router,
     users.router,
+    password_resets.router,
+    second_factors.router,
     signing_keys.router,
     orgs.router,
     projects.router,
@@ -153,6 +159,17 @@ def build_parts(
     lifetime = timedelta(days=settings.identity_session_days)
     sessions = Sessions(database, tokens, told, lifetime=lifetime)
     mails = Mails(database, _build_mailer(settings), Sealer(secret_key, "identity mails"))
+    attempts = SignInAttempts(database)
+    password_changes = PasswordChanges(
+        database,
+        passwords=passwords,
+        attempts=attempts,
+        revocations=told,
+        mails=mails,
+        tokens=LinkTokens(secret_key, "password resets", prefix="ias-pwr-"),
+        public_url=settings.identity_public_url,
+    )
+    factors = SecondFactors(database, attempts, password_changes, Sealer(secret_key, "identity second factors"))
     return Parts(
         api_keys=ApiKeys(database, records),
         audit_log=AuditLog(database),
@@ -166,14 +183,23 @@ def build_parts(
         ),
         mails=mails,
         members=Members(database, passwords, records, told),
+        password_changes=password_changes,
         orgs=Orgs(database, records),
         projects=Projects(database, records),
         redis_records=records,
+        second_factors=factors,
         service_accounts=ServiceAccounts(database),
         service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
         session_revocations=told,
         sessions=sessions,
-        sign_ins=SignIns(database, passwords, sessions, SignInAttempts(database)),
+        sign_ins=SignIns(
+            database,
+            passwords=passwords,
+            sessions=sessions,
+            attempts=attempts,
+            second_factors=factors,
+            tokens=LinkTokens(secret_key, "sign-in challenges", prefix="ias-sic-"),
+        ),
         signing_keys=keys,
         users=Users(database, passwords),
     )

@@ -11,8 +11,10 @@ from ias.identity.core.invitations import Invitations
 from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
+from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.projects import Projects
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
 from ias.identity.core.session_revocations import SessionRevocations
@@ -34,8 +36,10 @@ class Parts:
     mails: Mails
     members: Members
     orgs: Orgs
+    password_changes: PasswordChanges
     projects: Projects
     redis_records: RedisRecords
+    second_factors: SecondFactors
     service_accounts: ServiceAccounts
     service_tokens: ServiceTokens
     session_revocations: SessionRevocations

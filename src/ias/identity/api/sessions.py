@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.sessions import SignedIn
+from ias.identity.core.sign_ins import Challenge
 from ias.kit.authorization import public, signed_in
 from ias.kit.browser_sessions import delete_cookies, find_refresh_token, refuse_foreign_page, set_cookies
 from ias.kit.cursors import CursorText, Limit, Page
@@ -57,6 +58,21 @@ class SignedInAnswer(Answer):
     session_expires_at: datetime
 
 
+class ChallengeAnswer(Answer):
+    """The password was right; `POST /identity/v1/sessions/second-factor` takes the challenge and a code until `expires_at`."""
+
+    challenge: str
+    expires_at: datetime
+
+
+class ChallengeReply(Body):
+    """A challenge, and a code of the app or a recovery code."""
+
+    challenge: Annotated[SecretStr, Field(min_length=1, max_length=200)]
+    code: Annotated[SecretStr, Field(min_length=1, max_length=50)]
+    transport: Transport = "body"
+
+
 class SessionAnswer(Answer):
     """A place where somebody is signed in. `last_used_at` is when it was last refreshed."""
 
@@ -69,14 +85,37 @@ class SessionAnswer(Answer):
     current: bool
 
 
-@router.post("", status_code=201, openapi_extra=public("signing in is how a caller gets a token"))
+@router.post(
+    "",
+    status_code=201,
+    response_model=None,
+    responses={
+        201: {"model": SignedInAnswer},
+        202: {"model": ChallengeAnswer, "description": "The second factor is wanted as well."},
+    },
+    openapi_extra=public("signing in is how a caller gets a token"),
+)
 async def create_session(
     body: Credentials, parts: PartsOf, origin: OriginOf, request: Request, response: Response
-) -> SignedInAnswer:
+) -> SignedInAnswer | ChallengeAnswer:
     """Sign in with e-mail and password."""
     if body.transport == "cookies":
         refuse_foreign_page(request)
     signed = await parts.sign_ins.sign_in(body.email, body.password.get_secret_value(), origin)
+    if isinstance(signed, Challenge):
+        response.status_code = 202
+        return ChallengeAnswer(challenge=signed.token, expires_at=signed.expires_at)
+    return hand_over(signed, body.transport, request, response)
+
+
+@router.post("/second-factor", status_code=201, openapi_extra=public("the challenge and the code are the proof"))
+async def complete_session(
+    body: ChallengeReply, parts: PartsOf, origin: OriginOf, request: Request, response: Response
+) -> SignedInAnswer:
+    """Sign in with the second factor, after the password."""
+    if body.transport == "cookies":
+        refuse_foreign_page(request)
+    signed = await parts.sign_ins.complete(body.challenge.get_secret_value(), body.code.get_secret_value(), origin)
     return hand_over(signed, body.transport, request, response)
 
 

@@ -17,6 +17,8 @@ FAILURES_FREE = 5
 """So many wrong passwords in a row cost an e-mail nothing; each one after doubles the wait."""
 FAILURES_FREE_OF_ADDRESS = 100
 """So many cost an IP address nothing: an office shares one. Each minute gives two of them back."""
+RESETS_FREE_OF_ADDRESS = 20
+"""So many password resets may be asked for from an IP address; two more each minute."""
 ADDRESS_FORGIVES_EVERY = timedelta(seconds=30)
 LOCK_FIRST = timedelta(seconds=30)
 LOCK_LONGEST = timedelta(minutes=15)
@@ -39,7 +41,19 @@ def email_counter(email: str) -> Counted:
 
 
 def address_counter(source_ip: str | None) -> Counted:
-    """Of an IP address; of IPv6 the network of 64 bits, which one customer has."""
+    """Of failures that come from an IP address."""
+    digest = hashlib.sha256(f"address {_network_of(source_ip)}".encode()).hexdigest()
+    return Counted(digest, FAILURES_FREE_OF_ADDRESS, ADDRESS_FORGIVES_EVERY)
+
+
+def reset_counter(source_ip: str | None) -> Counted:
+    """Of password resets that an IP address asks for."""
+    digest = hashlib.sha256(f"resets {_network_of(source_ip)}".encode()).hexdigest()
+    return Counted(digest, RESETS_FREE_OF_ADDRESS, ADDRESS_FORGIVES_EVERY)
+
+
+def _network_of(source_ip: str | None) -> str:
+    """An IPv4 address; of IPv6 the network of 64 bits, which one customer has."""
     name = source_ip or "unknown"
     try:
         address = ip_address(name)
@@ -47,9 +61,7 @@ def address_counter(source_ip: str | None) -> Counted:
             name = str(ip_network((address, 64), strict=False))
     except ValueError:
         pass  # a Unix socket, or a test; counted under its name
-    return Counted(
-        hashlib.sha256(f"address {name}".encode()).hexdigest(), FAILURES_FREE_OF_ADDRESS, ADDRESS_FORGIVES_EVERY
-    )
+    return name
 
 
 class SignInAttempts:
@@ -71,8 +83,8 @@ class SignInAttempts:
                 if attempts and attempts.locked_until is not None and attempts.locked_until > now:
                     raise _locked(attempts.locked_until - now)
 
-    async def count_failure(self, counted: Sequence[Counted]) -> None:
-        """One more failure of each, which may lock it."""
+    async def count(self, counted: Sequence[Counted]) -> None:
+        """One more attempt of each that failed, or that costs something; it may lock what it is counted of."""
         now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             await store.delete_attempts_before(connection, now - FAILURES_FORGOTTEN_AFTER)

@@ -120,7 +120,7 @@ class Users:
         normal, password_hash = check_email(email), await self._passwords.hash(password)
         try:
             async with self._database.transaction() as connection:
-                user = await insert_user(connection, normal, password_hash, platform_admin=True)
+                user = await insert_user(connection, normal, password_hash, platform_admin=True, email_confirmed=True)
                 await append(connection, Cause("system", None), Change("user.create", user.id, after=describe(user)))
         except IntegrityError:
             # Another process was faster, or the e-mail is that of somebody who administers nothing.

@@ -260,6 +260,46 @@ refresh_tokens = Table(
     Index(None, "session_id"),
 )
 
+password_resets = Table(
+    "password_resets",
+    metadata,
+    _id(),
+    Column("email", Text, nullable=False, comment="Normalised, whether or not anybody has it."),
+    Column("token_digest", Text, nullable=False, unique=True, comment="SHA-256 of the token, in hexadecimal."),
+    _time("created_at"),
+    _time("expires_at"),
+    Index(None, "email"),
+    Index(None, "expires_at"),
+)
+
+second_factors = Table(
+    "second_factors",
+    metadata,
+    Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
+    Column("sealed_secret", Text, nullable=False, comment="Base 32, sealed with the platform's root secret."),
+    _time("confirmed_at", nullable=True),
+    Column("last_used_step", BigInteger, comment="Unix time over 30 s of the newest code that was used."),
+    _time("created_at"),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the code, in hexadecimal."),
+)
+
+sign_in_challenges = Table(
+    "sign_in_challenges",
+    metadata,
+    Column("token_digest", Text, primary_key=True, comment="SHA-256 of the token, in hexadecimal."),
+    _reference("user_id", "users.id"),
+    Column("tries", Integer, nullable=False),
+    _time("created_at"),
+    _time("expires_at"),
+    Index(None, "expires_at"),
+)
+
 sign_in_attempts = Table(
     "sign_in_attempts",
     metadata,

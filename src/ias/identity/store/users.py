@@ -48,6 +48,21 @@ async def find_user_by_email(connection: AsyncConnection, email: str) -> User | 
     return User(**row) if row else None
 
 
+async def set_password(connection: AsyncConnection, user_id: UUID, password_hash: str | None) -> None:
+    """The user's password from now on; None for no password."""
+    statement = update(users).where(users.c.id == user_id)
+    await connection.execute(
+        statement.values(password_hash=password_hash, version=users.c.version + 1, updated_at=func.now())
+    )
+
+
+async def replace_password(connection: AsyncConnection, user_id: UUID, old_hash: str, new_hash: str) -> bool:
+    """Another password in place of the one that was checked; False when that is not the user's any more."""
+    statement = update(users).where(users.c.id == user_id, users.c.password_hash == old_hash)
+    statement = statement.values(password_hash=new_hash, version=users.c.version + 1, updated_at=func.now())
+    return (await connection.execute(statement)).rowcount == 1
+
+
 async def confirm_email(connection: AsyncConnection, user_id: UUID) -> None:
     """Remember that the user has shown to have their e-mail; when they first did stays."""
     statement = update(users).where(users.c.id == user_id, users.c.email_confirmed_at.is_(None))
