@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_password_resets"
-down_revision = "0003_invitations"
+revision = "0005_password_resets"
+down_revision = "0004_row_security"
 branch_labels = None
 depends_on = None
 
