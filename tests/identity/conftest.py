@@ -1,8 +1,11 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from ias.contracts import redis_keys
+from ias.contracts.api_keys import KeyRecord, digest_key
 from ias.kit.migrations import migrate
 from tests.identity.mailbox import Mailbox, open_mailbox
 from tests.identity.platform import Caller, Identity, running, settings_for
@@ -36,3 +39,13 @@ async def admin(identity: Identity) -> Caller:
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def read_key(redis: Redis) -> Callable[[str], Awaitable[KeyRecord]]:
+    """What Redis, and so every gateway, knows of a key."""
+
+    async def read(key: str) -> KeyRecord:
+        return msgspec.json.decode(await redis.get(redis_keys.api_key(digest_key(key))) or b"", type=KeyRecord)
+
+    return read

@@ -15,6 +15,7 @@ PUBLIC = {
     "GET /metrics",
     "GET /identity/v1/.well-known/jwks.json",
     "POST /identity/v1/sessions",
+    "POST /identity/v1/leaked-keys",
     "POST /identity/v1/sessions/refresh",
     "POST /internal/service-tokens",
     "POST /identity/v1/sessions/second-factor",

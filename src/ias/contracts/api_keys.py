@@ -85,3 +85,5 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["active", "suspended", "deleted"] = "active"
     models: tuple[str, ...] | None = None
     """Public model names the tenant may use; None is all."""
+    ip_networks: tuple[str, ...] | None = None
+    """CIDR networks the tenant's keys may be used from, beside what each key says; None is all. Orgs alone have any."""

@@ -9,6 +9,7 @@ class Permission(StrEnum):
     ORGS_CREATE = "orgs:create"
     ORGS_READ = "orgs:read"
     ORGS_WRITE = "orgs:write"
+    ORGS_DELETE = "orgs:delete"
     PROJECTS_READ = "projects:read"
     PROJECTS_WRITE = "projects:write"
     API_KEYS_READ = "api_keys:read"
@@ -65,10 +66,11 @@ _VIEWER = _EVERYONE | {
 }
 _DEVELOPER = _VIEWER | {Permission.API_KEYS_WRITE}
 _FINANCE = _VIEWER | {Permission.LEDGER_READ, Permission.BUDGETS_WRITE}
-_ADMIN = frozenset(Permission) - PLATFORM_PERMISSIONS
+_OWNER = frozenset(Permission) - PLATFORM_PERMISSIONS
+_ADMIN = _OWNER - {Permission.ORGS_DELETE}
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.OWNER: _ADMIN,
+    Role.OWNER: _OWNER,
     Role.ADMIN: _ADMIN,
     Role.DEVELOPER: _DEVELOPER,
     Role.FINANCE: _FINANCE,

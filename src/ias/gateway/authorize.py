@@ -40,9 +40,9 @@ def check_key_limits(exchange: Exchange, principal: Principal, gateway: Gateway)
             f"You have insufficient permissions for this operation. Missing scopes: {exchange.endpoint.name}.",
             "insufficient_permissions",
         )
-    if principal.networks is not None:
+    if principal.networks:
         address = ipaddress.ip_address(client_address(exchange, gateway))
-        if not any(address in network for network in principal.networks):
+        if not all(any(address in network for network in networks) for networks in principal.networks):
             raise key_not_usable("Your IP address is not allowed to use this API key.", "ip_not_authorized")
 
 

@@ -49,9 +49,12 @@ class Principal:
         self.project = project
         self.models = _intersect(key.models, project.models, org.models)
         """Public names the caller may use; None is all."""
-        self.networks: tuple[Network, ...] | None = (
-            None if key.ip_networks is None else tuple(ipaddress.ip_network(n, strict=False) for n in key.ip_networks)
+        self.networks = tuple(
+            tuple(ipaddress.ip_network(network, strict=False) for network in networks)
+            for networks in (key.ip_networks, org.ip_networks)
+            if networks is not None
         )
+        """An address must be within one network of each of these lists."""
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
         self.is_usable = key.status == "active" and org.status == "active" and project.status == "active"
         self.record_lines: dict[tuple[str, str, str], RecordLines] = {}

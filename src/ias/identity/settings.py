@@ -71,6 +71,12 @@ class IdentitySettings(ServiceSettings):
         description="Without a mail server, write e-mails to the log with the links they carry. For development: who reads the"
         " log can then open them.",
     )
+    identity_deleted_days: int = Field(
+        30, ge=0, le=3650, description="How long a deleted org or project can be restored before it is purged."
+    )
+    identity_purge_interval_s: float = Field(
+        600, gt=0, le=86400, description="How often is looked for what is to be purged."
+    )
     identity_push_interval_s: float = Field(
         0.5, gt=0, le=60, description="How often Redis is checked for having been told every change."
     )

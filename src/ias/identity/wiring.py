@@ -12,6 +12,7 @@ from ias.identity.api import (
     api_keys,
     audit_log,
     invitations,
+    leaked_keys,
     members,
     orgs,
     password_resets,
@@ -28,6 +29,7 @@ from ias.identity.core.access_tokens import AccessTokens
 from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.invitations import Invitations
+from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
 from ias.identity.core.members import Members
@@ -35,6 +37,7 @@ from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.projects import Projects
+from ias.identity.core.purges import Purges
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
@@ -47,6 +50,7 @@ from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.identity.settings import IdentitySettings
 from ias.identity.workers.mails import keep_sent
+from ias.identity.workers.purges import keep_purged
 from ias.identity.workers.redis_records import keep_pushed
 from ias.identity.workers.session_revocations import keep_told
 from ias.identity.workers.signing_keys import keep_rotated
@@ -69,6 +73,7 @@ ROUTERS = [
     projects.router,
     service_accounts.router,
     api_keys.router,
+    leaked_keys.router,
     members.router,
     invitations.router,
     audit_log.router,
@@ -138,6 +143,7 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
         asyncio.create_task(keep_pushed(parts.redis_records, stop, interval_s=settings.identity_push_interval_s)),
         asyncio.create_task(keep_sent(parts.mails, stop, interval_s=settings.identity_mail_interval_s)),
         asyncio.create_task(keep_told(parts.session_revocations, stop, interval_s=_TOLD_INTERVAL_S)),
+        asyncio.create_task(keep_purged(parts.purges, stop, interval_s=settings.identity_purge_interval_s)),
         asyncio.create_task(keep_rotated(parts.signing_keys, stop)),
     ]
     stack.push_async_callback(_end, workers, stop)
@@ -181,14 +187,16 @@ def build_parts(
             LinkTokens(secret_key, "invitations", prefix="ias-inv-"),
             public_url=settings.identity_public_url,
         ),
+        leak_reports=LeakReports(database, records, mails),
         mails=mails,
         members=Members(database, passwords, records, told),
         password_changes=password_changes,
-        orgs=Orgs(database, records),
+        orgs=Orgs(database, records, told),
         projects=Projects(database, records),
+        purges=Purges(database, records, retention=timedelta(days=settings.identity_deleted_days)),
         redis_records=records,
         second_factors=factors,
-        service_accounts=ServiceAccounts(database),
+        service_accounts=ServiceAccounts(database, records),
         service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
         session_revocations=told,
         sessions=sessions,

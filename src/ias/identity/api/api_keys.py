@@ -1,6 +1,6 @@
 """API keys: for their owners, and for the gateway that meets one it does not know."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from ias.contracts.permissions import Permission
 from ias.identity.api.fields import IN_FORCE, ExpiryTime, IpNetworks, ModelNames, Name, Scopes, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
+from ias.identity.core.api_keys import KeyChanges
 from ias.identity.core.api_keys import NewApiKey as Wanted
 from ias.kit.authorization import Access, internal, requires
 from ias.kit.cursors import CursorText, Limit, Page
@@ -31,8 +32,30 @@ class NewApiKey(Body):
     service_account_id: UUID | None = None
 
 
+class ApiKeyPatch(Body):
+    """What to change; what is absent stays. Null lifts a limit."""
+
+    name: Name | None = None
+    expires_at: ExpiryTime = None
+    models: ModelNames = None
+    scopes: Scopes = None
+    ip_networks: IpNetworks = None
+
+    def changes(self) -> KeyChanges:
+        """The changes. Null means nothing for `name`."""
+        given = {field for field in self.model_fields_set if field != "name" or self.name}
+        return KeyChanges(frozenset(given), **dict(self))
+
+
+class Rotation(Body):
+    """How long the key's present text works on. `expires_at`, as for a new key; null keeps what the key has."""
+
+    overlap_s: Annotated[int, Field(ge=0, le=30 * 86400, description="0 ends it at once.")] = 86400
+    expires_at: ExpiryTime = None
+
+
 class ApiKeyAnswer(Answer):
-    """A key as it may be shown again: `redacted` instead of its text."""
+    """A key as it may be shown again: `redacted` instead of its text. `last_used_at` is right to a minute."""
 
     id: UUID
     org_id: UUID
@@ -49,6 +72,8 @@ class ApiKeyAnswer(Answer):
     created_by: UUID
     created_at: datetime
     revoked_at: datetime | None
+    rotated_at: datetime | None
+    last_used_at: datetime | None
     version: int
 
 
@@ -98,6 +123,39 @@ async def get_api_key(
     return ApiKeyAnswer.model_validate(await parts.api_keys.get(access, key_id))
 
 
+@router.patch("/api-keys/{key_id}", responses={200: {"headers": IN_FORCE}})
+async def update_api_key(
+    *,
+    key_id: UUID,
+    body: ApiKeyPatch,
+    access: Annotated[Access, requires(Permission.API_KEYS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> ApiKeyAnswer:
+    """Rename a key, or change its limits."""
+    key, in_force = await parts.api_keys.update(access, key_id, body.changes(), origin)
+    say_in_force(response, in_force)
+    return ApiKeyAnswer.model_validate(key)
+
+
+@router.post("/api-keys/{key_id}/rotate", responses={200: {"headers": IN_FORCE}})
+async def rotate_api_key(
+    *,
+    key_id: UUID,
+    body: Rotation,
+    access: Annotated[Access, requires(Permission.API_KEYS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> IssuedApiKeyAnswer:
+    """Give a key a new text. The one it had works on for a while; the key's limits, budgets and usage go on."""
+    issued = await parts.api_keys.rotate(access, key_id, timedelta(seconds=body.overlap_s), body.expires_at, origin)
+    say_in_force(response, issued.in_force)
+    shown = ApiKeyAnswer.model_validate(issued.row)
+    return IssuedApiKeyAnswer(**shown.model_dump(), key=issued.text)
+
+
 @router.delete("/api-keys/{key_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
 async def revoke_api_key(
     key_id: UUID,
@@ -139,6 +197,7 @@ class TenantRecordAnswer(Answer):
     id: str
     status: Literal["active", "suspended", "deleted"]
     models: tuple[str, ...] | None
+    ip_networks: tuple[str, ...] | None
 
 
 class ResolvedKeyAnswer(Answer):

@@ -1,5 +1,6 @@
 """The fields that several bodies share."""
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -9,6 +10,7 @@ from fastapi import Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from ias.contracts.api_keys import KeyScope
+from ias.identity.core.users import normalize_email
 
 IN_FORCE_HEADER = "x-ias-in-force"
 IN_FORCE = {
@@ -24,7 +26,8 @@ _NOT_IN_A_LINE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories: control characters, surrogates, line and paragraph separators."""
 
 
-def _single_line(text: str) -> str:
+def single_line(text: str) -> str:
+    """The text, which is one line. Raises `ValueError` when it holds what does not show in one."""
     if any(unicodedata.category(character) in _NOT_IN_A_LINE for character in text):
         raise ValueError("control characters are not allowed")
     return text
@@ -34,10 +37,10 @@ def _network(text: str) -> str:
     return str(ip_network(text, strict=False))
 
 
-Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_single_line)]
+Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(single_line)]
 """What somebody calls something."""
 
-ModelName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_single_line)]
+ModelName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(single_line)]
 ModelNames = Annotated[
     list[ModelName] | None,
     Field(max_length=1000, description="Public names of the models that may be used; null is all."),
@@ -53,6 +56,31 @@ IpNetworks = Annotated[
     Field(max_length=200, description="CIDR networks or addresses the key may be used from; null is all."),
 ]
 
+
+def _domain(text: str) -> str:
+    domain = normalize_email(f"x@{text}").rpartition("@")[2]
+    if "@" in text or not re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)*", domain):
+        raise ValueError("this is not a domain")
+    return domain
+
+
+Domains = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_domain)]] | None,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Domains of e-mails whose users may act in the org; a subdomain is another one; null is all.",
+    ),
+]
+
+OrgNetworks = Annotated[
+    list[Annotated[str, Field(max_length=50), AfterValidator(_network)]] | None,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="CIDR networks or addresses that the org's keys and members may be used from; null is all.",
+    ),
+]
 
 ExpiryTime = Annotated[
     AwareDatetime | None,

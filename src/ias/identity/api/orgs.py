@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
+from pydantic import Field
 
 from ias.contracts.permissions import Permission
-from ias.identity.api.fields import IN_FORCE, ModelNames, Name, say_in_force
+from ias.identity.api.fields import IN_FORCE, Domains, ModelNames, Name, OrgNetworks, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.orgs import TenantChanges
 from ias.kit.authorization import Access, requires
@@ -30,11 +31,16 @@ class OrgPatch(Body):
     name: Name | None = None
     status: Literal["active", "suspended"] | None = None
     models: ModelNames = None
+    key_lifetime_days_max: Annotated[
+        int | None, Field(ge=1, le=3650, description="New keys expire at most so many days later; null is never.")
+    ] = None
+    sign_in_domains: Domains = None
+    ip_networks: OrgNetworks = None
 
     def changes(self) -> TenantChanges:
-        """The changes. Null means something for `models` alone: all of them."""
-        given = {name for name in self.model_fields_set if name == "models" or getattr(self, name) is not None}
-        return TenantChanges(frozenset(given), name=self.name, status=self.status, models=self.models)
+        """The changes. Null means nothing for `name` and `status`, and lifts the limit of the others."""
+        given = {field for field in self.model_fields_set if field not in ("name", "status") or getattr(self, field)}
+        return TenantChanges(frozenset(given), **dict(self))
 
 
 class OrgAnswer(Answer):
@@ -44,9 +50,13 @@ class OrgAnswer(Answer):
     name: str
     status: Literal["active", "suspended", "deleted"]
     models: list[str] | None
+    key_lifetime_days_max: int | None
+    sign_in_domains: list[str] | None
+    ip_networks: list[str] | None
     version: int
     created_at: datetime
     updated_at: datetime
+    deleted_at: datetime | None
 
 
 @router.post("", status_code=201, responses={201: {"headers": IN_FORCE}})
@@ -92,7 +102,33 @@ async def update_org(
     origin: OriginOf,
     response: Response,
 ) -> OrgAnswer:
-    """Rename an org, suspend or restore it, or set the models it may use."""
+    """Rename an org, suspend or restore it, or set what it may use and who may act in it."""
     org, in_force = await parts.orgs.update(access, org_id, body.changes(), origin)
+    say_in_force(response, in_force)
+    return OrgAnswer.model_validate(org)
+
+
+@router.delete("/{org_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
+async def delete_org(
+    org_id: UUID,
+    access: Annotated[Access, requires(Permission.ORGS_DELETE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> None:
+    """Delete an org: its keys stop at once. Its owners can restore it until it is purged. Deleting it again changes nothing."""
+    say_in_force(response, await parts.orgs.delete(access, org_id, origin))
+
+
+@router.post("/{org_id}/restore", responses={200: {"headers": IN_FORCE}})
+async def restore_org(
+    org_id: UUID,
+    access: Annotated[Access, requires(Permission.ORGS_DELETE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> OrgAnswer:
+    """Take a deletion back. Restoring what is not deleted changes nothing."""
+    org, in_force = await parts.orgs.restore(access, org_id, origin)
     say_in_force(response, in_force)
     return OrgAnswer.model_validate(org)

@@ -8,11 +8,13 @@ from fastapi import Depends, Request
 from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_log import AuditLog, Origin
 from ias.identity.core.invitations import Invitations
+from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.projects import Projects
+from ias.identity.core.purges import Purges
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
@@ -33,11 +35,13 @@ class Parts:
     audit_log: AuditLog
     cursors: Cursors
     invitations: Invitations
+    leak_reports: LeakReports
     mails: Mails
     members: Members
     orgs: Orgs
     password_changes: PasswordChanges
     projects: Projects
+    purges: Purges
     redis_records: RedisRecords
     second_factors: SecondFactors
     service_accounts: ServiceAccounts

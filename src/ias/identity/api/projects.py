@@ -49,6 +49,7 @@ class ProjectAnswer(Answer):
     version: int
     created_at: datetime
     updated_at: datetime
+    deleted_at: datetime | None
 
 
 @router.post("/orgs/{org_id}/projects", status_code=201, responses={201: {"headers": IN_FORCE}})
@@ -102,5 +103,31 @@ async def update_project(
 ) -> ProjectAnswer:
     """Rename a project, suspend or restore it, or set the models it may use."""
     project, in_force = await parts.projects.update(access, project_id, body.changes(), origin)
+    say_in_force(response, in_force)
+    return ProjectAnswer.model_validate(project)
+
+
+@router.delete("/projects/{project_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
+async def delete_project(
+    project_id: UUID,
+    access: Annotated[Access, requires(Permission.PROJECTS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> None:
+    """Delete a project: its keys stop at once. It can be restored until it is purged. Deleting it again changes nothing."""
+    say_in_force(response, await parts.projects.delete(access, project_id, origin))
+
+
+@router.post("/projects/{project_id}/restore", responses={200: {"headers": IN_FORCE}})
+async def restore_project(
+    project_id: UUID,
+    access: Annotated[Access, requires(Permission.PROJECTS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> ProjectAnswer:
+    """Take a deletion back. Restoring what is not deleted changes nothing."""
+    project, in_force = await parts.projects.restore(access, project_id, origin)
     say_in_force(response, in_force)
     return ProjectAnswer.model_validate(project)

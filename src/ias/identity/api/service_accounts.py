@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from ias.contracts.permissions import Permission
-from ias.identity.api.fields import Name
+from ias.identity.api.fields import IN_FORCE, Name, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
@@ -20,6 +20,13 @@ class NewServiceAccount(Body):
     """A service account to create. Its name is its own within the project."""
 
     name: Name
+
+
+class ServiceAccountPatch(Body):
+    """What to change; what is absent stays. `suspended` suspends its keys, `active` restores them."""
+
+    name: Name | None = None
+    status: Literal["active", "suspended"] | None = None
 
 
 class ServiceAccountAnswer(Answer):
@@ -61,3 +68,29 @@ async def list_service_accounts(
     after = parts.cursors.decode(cursor, filters)
     rows = await parts.service_accounts.list_service_accounts(access, project_id, after=after, limit=limit + 1)
     return parts.cursors.page([ServiceAccountAnswer.model_validate(row) for row in rows], limit, filters)
+
+
+@router.get("/service-accounts/{account_id}")
+async def get_service_account(
+    account_id: UUID, access: Annotated[Access, requires(Permission.API_KEYS_READ)], parts: PartsOf
+) -> ServiceAccountAnswer:
+    """One service account."""
+    return ServiceAccountAnswer.model_validate(await parts.service_accounts.get(access, account_id))
+
+
+@router.patch("/service-accounts/{account_id}", responses={200: {"headers": IN_FORCE}})
+async def update_service_account(
+    *,
+    account_id: UUID,
+    body: ServiceAccountPatch,
+    access: Annotated[Access, requires(Permission.API_KEYS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> ServiceAccountAnswer:
+    """Rename a service account, suspend or restore it."""
+    account, in_force = await parts.service_accounts.update(
+        access, account_id, name=body.name, status=body.status, origin=origin
+    )
+    say_in_force(response, in_force)
+    return ServiceAccountAnswer.model_validate(account)

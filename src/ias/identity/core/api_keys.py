@@ -1,7 +1,7 @@
 """API keys: issued once, shown once, revoked for good."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,14 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.api_keys import digest_key, generate_key, redact_key
 from ias.contracts.ids import uuid7
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.org_rules import check_not_deleted, limit_expiry
 from ias.identity.core.projects import get_project, get_scope
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.store import api_keys as store
+from ias.identity.store import orgs as org_store
 from ias.identity.store import service_accounts as account_store
 from ias.identity.store.api_keys import ApiKey
+from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+
+_ENDED_DIGESTS_KEPT = timedelta(days=90)
+"""How long a report of a leaked key still finds the key by a text that it no longer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,23 @@ class NewApiKey:
     models: list[str] | None = None
     ip_networks: list[str] | None = None
     service_account_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanges:
+    """What may be changed of a key: the fields named in `given` take the values here."""
+
+    given: frozenset[str]
+    name: str | None = None
+    expires_at: datetime | None = None
+    scopes: list[str] | None = None
+    models: list[str] | None = None
+    ip_networks: list[str] | None = None
+
+    def against(self, key: ApiKey) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields that differ from a row: as they are, and as they shall be."""
+        changed = {name: getattr(self, name) for name in self.given if getattr(self, name) != getattr(key, name)}
+        return {name: getattr(key, name) for name in changed}, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +91,15 @@ class ApiKeys:
 
         Raises:
             NotFoundError: no such project, or no such service account in it.
-            InvalidError: it would be born expired.
-            ConflictError: the project was deleted.
+            InvalidError: it would be born expired, or live longer than the org lets its keys.
+            ConflictError: the project or its org was deleted.
         """
         now = datetime.now(UTC)
-        if wanted.expires_at is not None and wanted.expires_at <= now:
-            detail = "The key would be expired from the start."
-            raise InvalidError(detail, errors=[FieldError(pointer="/expires_at", detail=detail)])
         text = generate_key()
         async with self._database.transaction() as connection:
             scope, project = await get_project(connection, access, project_id)
-            if project.status == "deleted":
-                raise ConflictError("The project is deleted.", code="project_deleted")
+            org = await self._get_org(connection, project.org_id)
+            check_not_deleted(project.status, "project")
             await self._check_service_account(connection, scope, project_id, wanted.service_account_id)
             key = await store.insert_api_key(
                 connection,
@@ -92,7 +112,7 @@ class ApiKeys:
                     "name": wanted.name,
                     "digest": digest_key(text),
                     "redacted": redact_key(text),
-                    "expires_at": wanted.expires_at,
+                    "expires_at": limit_expiry(org, wanted.expires_at, now),
                     "scopes": wanted.scopes,
                     "models": wanted.models,
                     "ip_networks": wanted.ip_networks,
@@ -116,6 +136,65 @@ class ApiKeys:
         async with self._database.transaction() as connection:
             scope = await get_scope(connection, access, project_id)
             return await store.list_api_keys(connection, scope, project_id, after=after, limit=limit)
+
+    async def update(self, access: Access, key_id: UUID, changes: KeyChanges, origin: Origin) -> tuple[ApiKey, bool]:
+        """The key after the changes; and whether they are in force at the gateways.
+
+        Raises:
+            ConflictError: the key was revoked.
+            InvalidError: it would have expired, or live longer from now on than the org lets its keys.
+        """
+        async with self._database.transaction() as connection:
+            scope, key = await self._get(connection, access, key_id, lock=True)
+            _check_in_use(key)
+            before, after = changes.against(key)
+            if "expires_at" in after:
+                org = await self._get_org(connection, key.org_id)
+                after["expires_at"] = limit_expiry(org, after["expires_at"], datetime.now(UTC))
+            if not after:
+                return key, key.pushed_version >= key.version
+            key = await store.update_api_key(connection, scope, key_id, after)
+            change = Change("api_key.update", key_id, key.org_id, _plain(before), _plain(after))
+            await append(connection, origin.by(scope.actor), change)
+        return key, await self._records.push(api_key=key_id)
+
+    async def rotate(
+        self, access: Access, key_id: UUID, overlap: timedelta, expires_at: datetime | None, origin: Origin
+    ) -> IssuedKey:
+        """The key with a new text. The text it had works on for `overlap`; earlier ones end at once.
+
+        The key stays the same key: its limits, budgets and usage go on. `expires_at` as for a new key; None keeps the moment it
+        has, if the org's longest lifetime allows.
+
+        Raises:
+            ConflictError: the key was revoked, or has expired.
+            InvalidError: as `create`.
+        """
+        now = datetime.now(UTC)
+        text = generate_key()
+        async with self._database.transaction() as connection:
+            scope, key = await self._get(connection, access, key_id, lock=True)
+            _check_in_use(key)
+            if expires_at is None and key.expires_at is not None and key.expires_at <= now:
+                raise ConflictError("The key has expired; say when the rotated one shall.", code="key_expired")
+            org = await self._get_org(connection, key.org_id)
+            expires_at = limit_expiry(org, expires_at or key.expires_at, now)
+            valid_until = min(now + overlap, key.expires_at or now + overlap)
+            await store.retire_digest(connection, key, valid_until, kept_from=now - _ENDED_DIGESTS_KEPT)
+            changes = {"digest": digest_key(text), "redacted": redact_key(text), "rotated_at": now}
+            before, key = (
+                key,
+                await store.update_api_key(connection, scope, key_id, {**changes, "expires_at": expires_at}),
+            )
+            change = Change(
+                "api_key.rotate",
+                key_id,
+                key.org_id,
+                {"redacted": before.redacted, "expires_at": _moment(before.expires_at)},
+                {"redacted": key.redacted, "expires_at": _moment(expires_at), "old_valid_until": _moment(valid_until)},
+            )
+            await append(connection, origin.by(scope.actor), change)
+        return IssuedKey(key, text, await self._records.push(api_key=key_id))
 
     async def revoke(self, access: Access, key_id: UUID, origin: Origin) -> bool:
         """Revoke a key for good; whether that is in force at the gateways. Revoking a revoked key is no error."""
@@ -141,11 +220,31 @@ class ApiKeys:
             raise NotFoundError
         return scope, key
 
+    async def _get_org(self, connection: AsyncConnection, org_id: UUID) -> Org:
+        org = await org_store.find_org(connection, org_id)
+        if org is None:
+            raise NotFoundError
+        check_not_deleted(org.status, "org")
+        return org
+
     async def _check_service_account(
         self, connection: AsyncConnection, scope: OrgScope, project_id: UUID, account_id: UUID | None
     ) -> None:
         if account_id is None:
             return
-        if await account_store.find_service_account(connection, scope, project_id, account_id) is None:
+        if await account_store.find_service_account(connection, scope, account_id, project_id=project_id) is None:
             detail = "There is no such service account in the project."
             raise InvalidError(detail, errors=[FieldError(pointer="/service_account_id", detail=detail)])
+
+
+def _check_in_use(key: ApiKey) -> None:
+    if key.status == "revoked":
+        raise ConflictError("The key was revoked, for good.", code="key_revoked")
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _moment(value) if isinstance(value, datetime) else value for name, value in fields.items()}

@@ -19,6 +19,7 @@ from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import Mail, Mails, on_one_line
 from ias.identity.core.members import lock_org, require_power
+from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
 from ias.identity.store import invitations as store
 from ias.identity.store import members as member_store
@@ -75,6 +76,7 @@ class Invitations:
         try:
             async with self._database.transaction() as connection:
                 org = await lock_org(connection, org_id)
+                check_may_join(org, email)
                 await require_power(connection, scope, role)
                 user = await user_store.find_user_by_email(connection, email)
                 if user and await member_store.find_member(connection, scope, user.id):

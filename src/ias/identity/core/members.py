@@ -12,6 +12,7 @@ from ias.contracts.ids import uuid7
 from ias.contracts.permissions import ROLE_PERMISSIONS, Role
 from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.session_revocations import SessionRevocations
@@ -73,7 +74,7 @@ class Members:
         password_hash = await self._passwords.hash(wanted.password) if wanted.password is not None else None
         try:
             async with self._database.transaction() as connection:
-                await lock_org(connection, org_id)
+                check_may_join(await lock_org(connection, org_id), email)
                 await require_power(connection, scope, wanted.role)
                 user = await user_store.find_user_by_email(connection, email)
                 changes = []

@@ -5,19 +5,26 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from ias.contracts.ids import uuid7
 from ias.contracts.permissions import Role
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.org_rules import check_not_deleted, check_not_locked_out
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import members as member_store
 from ias.identity.store import orgs as store
 from ias.identity.store import projects as project_store
+from ias.identity.store import users as user_store
 from ias.identity.store.orgs import Org
-from ias.kit.access import Access
+from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
 
 DEFAULT_PROJECT = "default"
+_SIGN_IN_RULES = frozenset({"ip_networks", "sign_in_domains"})
+"""What decides which members may act in the org: tokens that were issued before a change show what may not hold any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,9 @@ class TenantChanges:
     name: str | None = None
     status: str | None = None
     models: list[str] | None = None
+    key_lifetime_days_max: int | None = None
+    sign_in_domains: list[str] | None = None
+    ip_networks: list[str] | None = None
 
     def against(self, now: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields that differ from a row: as they are, and as they shall be."""
@@ -37,11 +47,12 @@ class TenantChanges:
 
 
 class Orgs:
-    """Creating, reading and changing orgs."""
+    """Creating, reading, changing, deleting and restoring orgs."""
 
-    def __init__(self, database: Database, records: RedisRecords) -> None:
+    def __init__(self, database: Database, records: RedisRecords, revocations: SessionRevocations) -> None:
         self._database = database
         self._records = records
+        self._revocations = revocations
 
     async def create(self, access: Access, name: str, models: list[str] | None, origin: Origin) -> tuple[Org, bool]:
         """A new org with its default project, owned by the caller; and whether it is in force at the gateways.
@@ -83,15 +94,74 @@ class Orgs:
             return await store.list_orgs(connection, access.org_ids, after=after, limit=limit)
 
     async def update(self, access: Access, org_id: UUID, changes: TenantChanges, origin: Origin) -> tuple[Org, bool]:
-        """The org after the changes; and whether they are in force at the gateways. Raises as `get` does."""
+        """The org after the changes; and whether they are in force at the gateways. Raises as `get` does.
+
+        Raises:
+            ConflictError: the org was deleted.
+            InvalidError: under these settings the caller could not act in the org any more.
+        """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
-            org = await store.find_org(connection, org_id, lock=True)
-            if org is None:
-                raise NotFoundError
+            org = await _lock(connection, org_id)
+            check_not_deleted(org.status, "org")
+            await _check_caller_stays(connection, scope, changes, origin)
             before, after = changes.against(org)
             if not after:
                 return org, org.pushed_version >= org.version
             org = await store.update_org(connection, org_id, after)
+            kept_out = []
+            if _SIGN_IN_RULES & after.keys():
+                kept_out = await user_store.raise_token_versions_in_org(connection, org_id, but=UUID(scope.actor.sub))
             await append(connection, origin.by(scope.actor), Change("org.update", org_id, org_id, before, after))
+        await self._revocations.push(user_ids=kept_out)
         return org, await self._records.push(org=org_id)
+
+    async def delete(self, access: Access, org_id: UUID, origin: Origin) -> bool:
+        """Delete an org: its traffic stops, and after the retention it is purged. Deleting a deleted one is no error.
+
+        Whether that is in force at the gateways. Raises as `get` does.
+        """
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            org = await _lock(connection, org_id)
+            if org.status == "deleted":
+                return org.pushed_version >= org.version
+            await store.update_org(connection, org_id, {"status": "deleted", "deleted_at": datetime.now(UTC)})
+            members = await user_store.raise_token_versions_in_org(connection, org_id, but=UUID(scope.actor.sub))
+            change = Change("org.delete", org_id, org_id, {"status": org.status}, {"status": "deleted"})
+            await append(connection, origin.by(scope.actor), change)
+        await self._revocations.push(user_ids=members)
+        return await self._records.push(org=org_id)
+
+    async def restore(self, access: Access, org_id: UUID, origin: Origin) -> tuple[Org, bool]:
+        """The deleted org, active again with all that is in it; and whether that is in force. Raises as `get` does."""
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            org = await _lock(connection, org_id)
+            if org.status != "deleted":
+                return org, org.pushed_version >= org.version
+            org = await store.update_org(connection, org_id, {"status": "active", "deleted_at": None})
+            change = Change("org.restore", org_id, org_id, {"status": "deleted"}, {"status": "active"})
+            await append(connection, origin.by(scope.actor), change)
+        return org, await self._records.push(org=org_id)
+
+
+async def _lock(connection: AsyncConnection, org_id: UUID) -> Org:
+    org = await store.find_org(connection, org_id, lock=True)
+    if org is None:
+        raise NotFoundError
+    return org
+
+
+async def _check_caller_stays(
+    connection: AsyncConnection, scope: OrgScope, changes: TenantChanges, origin: Origin
+) -> None:
+    if scope.actor.platform_admin or not changes.given & _SIGN_IN_RULES:
+        return
+    user = await user_store.find_user(connection, UUID(scope.actor.sub))
+    check_not_locked_out(
+        ip_networks=changes.ip_networks,
+        sign_in_domains=changes.sign_in_domains,
+        email=user.email if user else "",
+        source_ip=origin.source_ip,
+    )

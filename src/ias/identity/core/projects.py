@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.org_rules import check_not_deleted
 from ias.identity.core.orgs import TenantChanges
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.store import orgs as org_store
@@ -43,7 +44,7 @@ async def get_project(
 
 
 class Projects:
-    """Creating, reading and changing projects."""
+    """Creating, reading, changing, deleting and restoring projects."""
 
     def __init__(self, database: Database, records: RedisRecords) -> None:
         self._database = database
@@ -62,8 +63,10 @@ class Projects:
         values = {"id": uuid7(), "org_id": org_id, "name": name, "models": models, "created_at": now, "updated_at": now}
         try:
             async with self._database.transaction() as connection:
-                if await org_store.find_org(connection, org_id) is None:
+                org = await org_store.find_org(connection, org_id)
+                if org is None:
                     raise NotFoundError
+                check_not_deleted(org.status, "org")
                 project = await store.insert_project(connection, values)
                 change = Change("project.create", project.id, org_id, after={"name": name, "models": models})
                 await append(connection, origin.by(scope.actor), change)
@@ -91,11 +94,12 @@ class Projects:
         """The project after the changes; and whether they are in force at the gateways.
 
         Raises:
-            ConflictError: the org has another project of that name.
+            ConflictError: the org has another project of that name, or the project was deleted.
         """
         try:
             async with self._database.transaction() as connection:
                 scope, project = await get_project(connection, access, project_id, lock=True)
+                check_not_deleted(project.status, "project")
                 before, after = changes.against(project)
                 if not after:
                     return project, project.pushed_version >= project.version
@@ -104,6 +108,40 @@ class Projects:
                 await append(connection, origin.by(scope.actor), change)
         except IntegrityError as error:
             raise _name_taken() from error
+        return project, await self._records.push(project=project_id)
+
+    async def delete(self, access: Access, project_id: UUID, origin: Origin) -> bool:
+        """Delete a project: its traffic stops, and after the retention it is purged. Deleting a deleted one is no error.
+
+        Whether that is in force at the gateways.
+
+        Raises:
+            ConflictError: it is the org's default project.
+        """
+        async with self._database.transaction() as connection:
+            scope, project = await get_project(connection, access, project_id, lock=True)
+            if project.status == "deleted":
+                return project.pushed_version >= project.version
+            if project.is_default:
+                raise ConflictError("An org keeps its default project.", code="default_project")
+            deleted = {"status": "deleted", "deleted_at": datetime.now(UTC)}
+            await store.update_project(connection, scope, project_id, deleted)
+            change = Change(
+                "project.delete", project_id, project.org_id, {"status": project.status}, {"status": "deleted"}
+            )
+            await append(connection, origin.by(scope.actor), change)
+        return await self._records.push(project=project_id)
+
+    async def restore(self, access: Access, project_id: UUID, origin: Origin) -> tuple[Project, bool]:
+        """The deleted project, active again with all that is in it; and whether that is in force at the gateways."""
+        async with self._database.transaction() as connection:
+            scope, project = await get_project(connection, access, project_id, lock=True)
+            if project.status != "deleted":
+                return project, project.pushed_version >= project.version
+            restored = {"status": "active", "deleted_at": None}
+            project = await store.update_project(connection, scope, project_id, restored)
+            change = Change("project.restore", project_id, project.org_id, {"status": "deleted"}, {"status": "active"})
+            await append(connection, origin.by(scope.actor), change)
         return project, await self._records.push(project=project_id)
 
 

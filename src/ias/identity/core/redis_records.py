@@ -112,6 +112,14 @@ class RedisRecords:
             log.warning("Redis could not be told of a key that was asked for", error=type(error).__name__)
         return key, org, project
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Remove documents of rows that are gone, in order. When Redis is away they stay, and say nothing that is wrong."""
+        try:
+            for start in range(0, len(keys), _BATCH):
+                await self._redis.unlink(*keys[start : start + _BATCH])
+        except RedisError as error:
+            log.warning("documents of purged rows stay in Redis", error=type(error).__name__)
+
     async def _push_all(self, kind: str) -> int:
         pushed, after = 0, None
         while True:

@@ -4,22 +4,27 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.org_rules import check_not_deleted
 from ias.identity.core.projects import get_project, get_scope
+from ias.identity.core.redis_records import RedisRecords
+from ias.identity.store import api_keys as key_store
 from ias.identity.store import service_accounts as store
 from ias.identity.store.service_accounts import ServiceAccount
-from ias.kit.access import Access
+from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
-from ias.kit.problems import ConflictError
+from ias.kit.problems import ConflictError, NotFoundError
 
 
 class ServiceAccounts:
-    """Creating and reading service accounts."""
+    """Creating, reading, changing and suspending service accounts. What holds for one holds for its keys."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, records: RedisRecords) -> None:
         self._database = database
+        self._records = records
 
     async def create(self, access: Access, project_id: UUID, name: str, origin: Origin) -> ServiceAccount:
         """A new service account in a project.
@@ -31,6 +36,7 @@ class ServiceAccounts:
         try:
             async with self._database.transaction() as connection:
                 scope, project = await get_project(connection, access, project_id)
+                check_not_deleted(project.status, "project")
                 values = {"id": uuid7(), "org_id": project.org_id, "project_id": project_id, "name": name}
                 account = await store.insert_service_account(
                     connection, {**values, "created_at": now, "updated_at": now}
@@ -39,8 +45,42 @@ class ServiceAccounts:
                 change = Change("service_account.create", account.id, account.org_id, after=after)
                 await append(connection, origin.by(scope.actor), change)
         except IntegrityError as error:
-            raise ConflictError("The project has a service account of that name.", code="name_taken") from error
+            raise _name_taken() from error
         return account
+
+    async def get(self, access: Access, account_id: UUID) -> ServiceAccount:
+        """The service account. Raises `NotFoundError` also when the caller has nothing to do with its org."""
+        async with self._database.transaction() as connection:
+            _, account = await _get(connection, access, account_id)
+        return account
+
+    async def update(
+        self, access: Access, account_id: UUID, *, name: str | None, status: str | None, origin: Origin
+    ) -> tuple[ServiceAccount, bool]:
+        """The account after the changes (None changes nothing); and whether they are in force at the gateways.
+
+        Suspending it suspends its keys.
+
+        Raises:
+            ConflictError: the project has another one of that name.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                scope, account = await _get(connection, access, account_id, lock=True)
+                wanted = {"name": name or account.name, "status": status or account.status}
+                after = {field: value for field, value in wanted.items() if getattr(account, field) != value}
+                if not after:
+                    return account, True
+                before = {field: getattr(account, field) for field in after}
+                account = await store.update_service_account(connection, scope, account_id, after)
+                keys = []
+                if "status" in after:
+                    keys = await key_store.touch_api_keys_of_service_account(connection, scope, account_id)
+                change = Change("service_account.update", account_id, account.org_id, before, after)
+                await append(connection, origin.by(scope.actor), change)
+        except IntegrityError as error:
+            raise _name_taken() from error
+        return account, await self._records.push(api_key=keys)
 
     async def list_service_accounts(
         self, access: Access, project_id: UUID, *, after: UUID | None, limit: int
@@ -49,3 +89,20 @@ class ServiceAccounts:
         async with self._database.transaction() as connection:
             scope = await get_scope(connection, access, project_id)
             return await store.list_service_accounts(connection, scope, project_id, after=after, limit=limit)
+
+
+async def _get(
+    connection: AsyncConnection, access: Access, account_id: UUID, *, lock: bool = False
+) -> tuple[OrgScope, ServiceAccount]:
+    place = await store.find_place(connection, account_id)
+    if place is None:
+        raise NotFoundError
+    scope = access.in_project(str(place[0]), str(place[1]))
+    account = await store.find_service_account(connection, scope, account_id, lock=lock)
+    if account is None:
+        raise NotFoundError
+    return scope, account
+
+
+def _name_taken() -> ConflictError:
+    return ConflictError("The project has a service account of that name.", code="name_taken")

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.ids import uuid7
 from ias.identity.core.access_tokens import AccessToken, AccessTokens
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.grants import list_usable_grants
 from ias.identity.core.session_revocations import SessionRevocations
-from ias.identity.store import members as member_store
 from ias.identity.store import sessions as store
 from ias.identity.store import users as user_store
 from ias.identity.store.sessions import Session
@@ -68,7 +68,7 @@ class Sessions:
                 "user_agent": (origin.user_agent or "")[:_USER_AGENT_CHARACTERS_MAX] or None,
             },
         )
-        signed_in = await self._issue(connection, user, session)
+        signed_in = await self._issue(connection, user, session, origin)
         await append(connection, origin.by_user(user.id), Change("session.create", session.id, after={"by": method}))
         return signed_in
 
@@ -86,9 +86,9 @@ class Sessions:
             session = await self._lock_session_of(connection, digest)
             if await store.use_refresh_token(connection, digest):
                 await store.touch_session(connection, session.id)
-                signed_in = await self._renew(connection, session, rotate=True)
+                signed_in = await self._renew(connection, session, origin, rotate=True)
             elif shared and await store.was_just_used(connection, digest, REUSE_GRACE):
-                signed_in = await self._renew(connection, session, rotate=False)
+                signed_in = await self._renew(connection, session, origin, rotate=False)
             else:
                 signed_in = None
                 because = "a refresh token was used twice"
@@ -149,21 +149,21 @@ class Sessions:
             raise _session_over()
         return session
 
-    async def _renew(self, connection: AsyncConnection, session: Session, *, rotate: bool) -> SignedIn:
+    async def _renew(self, connection: AsyncConnection, session: Session, origin: Origin, *, rotate: bool) -> SignedIn:
         user = await user_store.find_user(connection, session.user_id)
         if user is None or user.status != "active":
             raise _session_over()
-        return await self._issue(connection, user, session, rotate=rotate)
+        return await self._issue(connection, user, session, origin, rotate=rotate)
 
     async def _issue(
-        self, connection: AsyncConnection, user: User, session: Session, *, rotate: bool = True
+        self, connection: AsyncConnection, user: User, session: Session, origin: Origin, *, rotate: bool = True
     ) -> SignedIn:
         refresh_token = None
         if rotate:
             refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
             await store.insert_refresh_token(connection, _digest(refresh_token), session.id)
         # After the user, whose token version must not be newer than the grants that the token shows.
-        grants = await member_store.list_grants(connection, user.id)
+        grants = await list_usable_grants(connection, user, origin.source_ip)
         access_token = await self._access_tokens.issue_to_user(connection, user, session.id, grants)
         return SignedIn(session, access_token, refresh_token)
 

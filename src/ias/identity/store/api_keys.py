@@ -1,14 +1,15 @@
 """API keys. The text of a key is never here, only its digest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import DateTime, Uuid, Values, column, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.identity.store.tables import api_keys
+from ias.identity.store.tables import api_keys, retired_digests
 from ias.kit.access import OrgScope
 
 
@@ -31,6 +32,8 @@ class ApiKey:
     ip_networks: list[str] | None
     created_by: UUID
     revoked_at: datetime | None
+    rotated_at: datetime | None
+    last_used_at: datetime | None
     version: int
     pushed_version: int
     created_at: datetime
@@ -74,6 +77,66 @@ async def list_api_keys(
     if after is not None:
         query = query.where(api_keys.c.id < after)
     return [ApiKey(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def update_api_key(connection: AsyncConnection, scope: OrgScope, key_id: UUID, changes: dict[str, Any]) -> ApiKey:
+    """The key after the change, one version further."""
+    statement = update(api_keys).where(api_keys.c.org_id == UUID(scope.org_id), api_keys.c.id == key_id)
+    statement = statement.values(**changes, version=api_keys.c.version + 1, updated_at=func.now())
+    return ApiKey(**(await connection.execute(statement.returning(api_keys))).mappings().one())
+
+
+async def retire_digest(
+    connection: AsyncConnection, key: ApiKey, valid_until: datetime, *, kept_from: datetime
+) -> None:
+    """Let the digest of a key's present text work until a moment; earlier ones end now, and long ended ones go.
+
+    `kept_from`: those that ended before it are forgotten.
+    """
+    now = func.now()
+    own = retired_digests.c.api_key_id == key.id
+    await connection.execute(delete(retired_digests).where(own, retired_digests.c.valid_until < kept_from))
+    await connection.execute(
+        update(retired_digests).where(own, retired_digests.c.valid_until > now).values(valid_until=now)
+    )
+    await connection.execute(
+        insert(retired_digests).values(
+            digest=key.digest, org_id=key.org_id, api_key_id=key.id, valid_until=valid_until, created_at=now
+        )
+    )
+
+
+async def find_key_of_digest(connection: AsyncConnection, digest: str) -> ApiKey | None:
+    """The key that a text was ever the secret of, whichever org's, locked: for a report that it leaked."""
+    retired = select(retired_digests.c.api_key_id).where(retired_digests.c.digest == digest)
+    query = select(api_keys).where((api_keys.c.digest == digest) | api_keys.c.id.in_(retired))
+    row = (await connection.execute(query.with_for_update(key_share=True))).mappings().one_or_none()
+    return ApiKey(**row) if row else None
+
+
+async def mark_used(connection: AsyncConnection, last_used: Mapping[UUID, datetime], *, resolution: timedelta) -> None:
+    """Remember when keys were last used. One whose moment would grow by less than `resolution` is not written."""
+    used = (
+        Values(column("id", Uuid), column("at", DateTime(timezone=True)), name="used")
+        .data([(key_id, last_used[key_id]) for key_id in sorted(last_used)])
+        .alias("used")
+    )
+    older = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at < used.c.at - resolution)
+    statement = update(api_keys).where(api_keys.c.id == used.c.id, older).values(last_used_at=used.c.at)
+    await connection.execute(statement)
+
+
+async def touch_api_keys_of_service_account(
+    connection: AsyncConnection, scope: OrgScope, account_id: UUID
+) -> list[UUID]:
+    """The ids of the account's keys that are in use, each one version further: what gateways know of them has changed."""
+    statement = update(api_keys).where(
+        api_keys.c.org_id == UUID(scope.org_id),
+        api_keys.c.service_account_id == account_id,
+        api_keys.c.status == "active",
+    )
+    result = await connection.execute(statement.values(version=api_keys.c.version + 1).returning(api_keys.c.id))
+    return list(result.scalars())
 
 
 async def revoke_api_key(connection: AsyncConnection, scope: OrgScope, key_id: UUID) -> ApiKey:

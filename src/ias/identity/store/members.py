@@ -1,5 +1,6 @@
 """Members: which users belong to an org, with which role, and their narrower roles in single projects."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -95,11 +96,15 @@ async def count_owners(connection: AsyncConnection, scope: OrgScope) -> int:
 
 
 async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]:
-    """Everything a user holds, in orgs that were not deleted: what an access token will say."""
+    """Everything a user holds. In a deleted org that is nothing, but for its owners, who may restore it."""
     in_orgs = (
         select(members.c.org_id, members.c.role)
         .join(orgs, orgs.c.id == members.c.org_id)
-        .where(members.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
+        .where(
+            members.c.user_id == user_id,
+            members.c.status == "active",
+            (orgs.c.status != "deleted") | (members.c.role == Role.OWNER),
+        )
         .order_by(members.c.org_id)
     )
     in_projects = (
@@ -112,6 +117,35 @@ async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]
     grants: list[Grant] = [(str(row.org_id), None, Role(row.role)) for row in await connection.execute(in_orgs)]
     rows = await connection.execute(in_projects)
     return grants + [(str(row.org_id), str(row.project_id), Role(row.role)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class SignInRule:
+    """Who may act in an org, and from where. None is all."""
+
+    org_id: str
+    sign_in_domains: list[str] | None
+    ip_networks: list[str] | None
+
+
+async def list_sign_in_rules(connection: AsyncConnection, org_ids: Collection[str]) -> list[SignInRule]:
+    """The rules of those of the orgs that have any."""
+    query = select(orgs.c.id, orgs.c.sign_in_domains, orgs.c.ip_networks).where(
+        orgs.c.id.in_([UUID(org_id) for org_id in org_ids]),
+        orgs.c.sign_in_domains.is_not(None) | orgs.c.ip_networks.is_not(None),
+    )
+    rows = await connection.execute(query)
+    return [SignInRule(str(row.id), row.sign_in_domains, row.ip_networks) for row in rows]
+
+
+async def list_owner_emails(connection: AsyncConnection, org_id: UUID) -> list[str]:
+    """Whom to write to about an org: its owners, who are not suspended."""
+    query = (
+        select(users.c.email)
+        .join(members, members.c.user_id == users.c.id)
+        .where(members.c.org_id == org_id, members.c.role == Role.OWNER, members.c.status == "active")
+    )
+    return list((await connection.execute(query)).scalars())
 
 
 async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Membership]:

@@ -20,10 +20,15 @@ class Org:
     name: str
     status: str
     models: list[str] | None
+    key_lifetime_days_max: int | None
+    sign_in_domains: list[str] | None
+    ip_networks: list[str] | None
     version: int
     pushed_version: int
     created_at: datetime
     updated_at: datetime
+    deleted_at: datetime | None
+    purged_at: datetime | None
 
 
 async def insert_org(connection: AsyncConnection, values: dict[str, Any]) -> Org:
@@ -33,8 +38,8 @@ async def insert_org(connection: AsyncConnection, values: dict[str, Any]) -> Org
 
 
 async def find_org(connection: AsyncConnection, org_id: UUID, *, lock: bool = False) -> Org | None:
-    """The org of an id. `lock` keeps other changes of the org, its members above all, waiting until the commit."""
-    query = select(orgs).where(orgs.c.id == org_id)
+    """The org of an id, which was not purged. `lock` keeps other changes of it, its members above all, waiting for the commit."""
+    query = select(orgs).where(orgs.c.id == org_id, orgs.c.purged_at.is_(None))
     if lock:
         query = query.with_for_update(key_share=True)
     row = (await connection.execute(query)).mappings().one_or_none()
@@ -45,7 +50,7 @@ async def list_orgs(
     connection: AsyncConnection, org_ids: Collection[str] | None, *, after: UUID | None, limit: int
 ) -> list[Org]:
     """Orgs among `org_ids` (None is all), newest first."""
-    query = select(orgs).order_by(orgs.c.id.desc()).limit(limit)
+    query = select(orgs).where(orgs.c.purged_at.is_(None)).order_by(orgs.c.id.desc()).limit(limit)
     if org_ids is not None:
         query = query.where(orgs.c.id.in_([UUID(org_id) for org_id in org_ids]))
     if after is not None:

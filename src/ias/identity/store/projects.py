@@ -26,6 +26,7 @@ class Project:
     pushed_version: int
     created_at: datetime
     updated_at: datetime
+    deleted_at: datetime | None
 
 
 async def insert_project(connection: AsyncConnection, values: dict[str, Any]) -> Project:

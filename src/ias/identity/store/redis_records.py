@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import Select, Table, and_, func, literal, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
-from ias.identity.store.tables import api_keys, members, orgs, projects, service_accounts, users
+from ias.identity.store.tables import api_keys, members, orgs, projects, retired_digests, service_accounts, users
 
 KINDS: dict[str, Table] = {"org": orgs, "project": projects, "api_key": api_keys}
 
@@ -46,7 +48,7 @@ async def list_unpushed(connection: AsyncConnection, *, limit: int) -> list[Redi
 async def list_records(connection: AsyncConnection, kind: str, ids: Sequence[UUID]) -> list[RedisRecord]:
     """The records of the given rows, as they are now."""
     query = _QUERIES[kind].where(KINDS[kind].c.id.in_(ids))
-    return [_record(kind, row) for row in (await connection.execute(query)).mappings()]
+    return await _read(connection, kind, query)
 
 
 async def list_all_records(
@@ -57,13 +59,15 @@ async def list_all_records(
     query = _QUERIES[kind].order_by(table.c.id).limit(limit)
     if after is not None:
         query = query.where(table.c.id > after)
-    return [_record(kind, row) for row in (await connection.execute(query)).mappings()]
+    return await _read(connection, kind, query)
 
 
 async def find_key_record(connection: AsyncConnection, digest: str) -> KeyRecord | None:
-    """The record of the key with a digest."""
-    row = (await connection.execute(_KEY_QUERY.where(api_keys.c.digest == digest))).mappings().one_or_none()
-    return _key_record(row) if row else None
+    """The record of the key with a digest, be it that of an earlier text."""
+    retired = select(retired_digests.c.api_key_id).where(retired_digests.c.digest == digest)
+    query = _KEY_QUERY.where((api_keys.c.digest == digest) | api_keys.c.id.in_(retired))
+    records = {found.key: found.record for found in await _read(connection, "api_key", query)}
+    return cast("KeyRecord | None", records.get(redis_keys.api_key(digest)))
 
 
 async def get_tenant_record(connection: AsyncConnection, kind: str, tenant_id: UUID) -> TenantRecord:
@@ -98,15 +102,38 @@ _KEY_QUERY = (
 _QUERIES: dict[str, Select[Any]] = {"org": select(orgs), "project": select(projects), "api_key": _KEY_QUERY}
 
 
-def _record(kind: str, row: Any) -> RedisRecord:
-    if kind == "api_key":
-        return RedisRecord(kind, row["id"], redis_keys.api_key(row["digest"]), _key_record(row))
+async def _read(connection: AsyncConnection, kind: str, query: Select[Any]) -> list[RedisRecord]:
+    rows = (await connection.execute(query)).mappings().all()
+    if kind != "api_key":
+        return [_tenant(kind, row) for row in rows]
+    records = {row["id"]: _key_record(row) for row in rows}
+    found = [RedisRecord(kind, row["id"], redis_keys.api_key(row["digest"]), records[row["id"]]) for row in rows]
+    retired = select(retired_digests).where(retired_digests.c.api_key_id.in_(list(records)))
+    for row in (await connection.execute(retired)).mappings():
+        record = _until(records[row["api_key_id"]], row["valid_until"])
+        found.append(RedisRecord(kind, row["api_key_id"], redis_keys.api_key(row["digest"]), record))
+    return found
+
+
+def _until(record: KeyRecord, valid_until: datetime) -> KeyRecord:
+    """The record under an earlier text of the key: the same, with an end."""
+    ends_at = int(valid_until.timestamp())
+    return msgspec.structs.replace(record, expires_at=min(ends_at, record.expires_at or ends_at))
+
+
+def _tenant(kind: str, row: Any) -> RedisRecord:
     key_of = redis_keys.org if kind == "org" else redis_keys.project
     return RedisRecord(kind, row["id"], key_of(str(row["id"])), _tenant_record(row))
 
 
 def _tenant_record(row: Any) -> TenantRecord:
-    return TenantRecord(version=row["version"], id=str(row["id"]), status=row["status"], models=_tuple(row["models"]))
+    return TenantRecord(
+        version=row["version"],
+        id=str(row["id"]),
+        status=row["status"],
+        models=_tuple(row["models"]),
+        ip_networks=_tuple(row.get("ip_networks")),
+    )
 
 
 def _key_record(row: Any) -> KeyRecord:

@@ -93,11 +93,18 @@ orgs = Table(
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default=text("'active'")),
     Column("models", ARRAY(Text), comment="Public model names that may be used; null is all."),
+    Column("key_lifetime_days_max", Integer, comment="New keys expire at most so many days later; null is never."),
+    Column("sign_in_domains", ARRAY(Text), comment="Domains of e-mails whose users may act in the org; null is all."),
+    Column("ip_networks", ARRAY(Text), comment="CIDR networks that keys and members may be used from; null is all."),
     _version(),
     _pushed_version(),
     _time("created_at"),
     _time("updated_at"),
+    _time("deleted_at", nullable=True),
+    _time("purged_at", nullable=True),
     CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
+    CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", name="deleted_at"),
+    Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL AND purged_at IS NULL")),
     _unpushed("orgs"),
 )
 
@@ -114,8 +121,11 @@ projects = Table(
     _pushed_version(),
     _time("created_at"),
     _time("updated_at"),
+    _time("deleted_at", nullable=True),
     UniqueConstraint("org_id", "name"),
     UniqueConstraint("org_id", "id"),
+    CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", name="deleted_at"),
+    Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
     Index("ix_projects_one_default", "org_id", unique=True, postgresql_where=text("is_default")),
     _unpushed("projects"),
@@ -221,6 +231,8 @@ api_keys = Table(
     Column("ip_networks", ARRAY(Text), comment="CIDR networks the key may be used from; null is all."),
     _reference("created_by", "users.id"),
     _time("revoked_at", nullable=True),
+    _time("rotated_at", nullable=True),
+    _time("last_used_at", nullable=True),
     _version(),
     _pushed_version(),
     _time("created_at"),
@@ -231,7 +243,19 @@ api_keys = Table(
     CheckConstraint("status IN ('active', 'revoked')", name="status"),
     Index(None, "project_id", "id"),
     Index(None, "org_id", "user_id"),
+    Index(None, "service_account_id"),
     _unpushed("api_keys"),
+)
+
+retired_digests = Table(
+    "retired_digests",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of an earlier text of a key, in hexadecimal."),
+    Column("org_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    _time("valid_until"),
+    _time("created_at"),
+    Index(None, "api_key_id"),
 )
 
 sessions = Table(

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.identity.store.tables import users
+from ias.identity.store.tables import members, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,14 @@ async def raise_token_version(connection: AsyncConnection, user_id: UUID) -> Non
     """From the commit on the user's access tokens are too old: something was taken from them."""
     statement = update(users).where(users.c.id == user_id)
     await connection.execute(statement.values(token_version=users.c.token_version + 1, token_version_at=func.now()))
+
+
+async def raise_token_versions_in_org(connection: AsyncConnection, org_id: UUID, *, but: UUID) -> list[UUID]:
+    """As above, for every member of an org but the one whose request it is; who they are."""
+    of_org = select(members.c.user_id).where(members.c.org_id == org_id, members.c.user_id != but)
+    statement = update(users).where(users.c.id.in_(of_org)).returning(users.c.id)
+    raised = statement.values(token_version=users.c.token_version + 1, token_version_at=func.now())
+    return list((await connection.execute(raised)).scalars())
 
 
 async def list_token_versions(

@@ -1,0 +1,143 @@
+"""Orgs and projects are deleted, restored and purged; gateways hear of each at once."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from ias.contracts import redis_keys
+from ias.contracts.api_keys import TenantRecord, digest_key
+from tests.identity.database import execute, fetch
+from tests.identity.platform import Caller, Identity
+
+ORGS = "/identity/v1/orgs"
+
+
+@pytest.fixture
+async def org(admin: Caller) -> dict[str, str]:
+    made: dict[str, str] = await admin.ok("POST", ORGS, {"name": "acme"})
+    return made
+
+
+@pytest.fixture
+async def owner(identity: Identity, admin: Caller, org: dict[str, str]) -> Caller:
+    return await identity.member(admin, org["id"], "owner")
+
+
+async def status_of(redis: Redis, key: str) -> str:
+    return msgspec.json.decode(await redis.get(key) or b"{}", type=TenantRecord).status
+
+
+async def test_an_org_is_deleted_and_restored_by_its_owner_with_all_that_is_in_it(
+    identity: Identity, org: dict[str, str], owner: Caller, redis: Redis
+) -> None:
+    path = f"{ORGS}/{org['id']}"
+    for _ in range(2):
+        assert (await owner.delete(path)).headers["x-ias-in-force"] == "true"
+        owner = await identity.sign_in(f"owner-{org['id']}@example.com", "a password of their own")
+    assert await status_of(redis, redis_keys.org(org["id"])) == "deleted"
+    [project] = (await owner.ok("GET", f"{path}/projects"))["data"]
+    for method, url, body in [
+        ("PATCH", path, {"status": "active"}),
+        ("POST", f"{path}/projects", {"name": "new"}),
+        ("POST", f"/identity/v1/projects/{project['id']}/api-keys", {"name": "new"}),
+    ]:
+        answer = await owner.request(method, url, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "org_deleted"), url
+
+    restored = await owner.ok("POST", f"{path}/restore")
+    assert (restored["status"], restored["deleted_at"]) == ("active", None)
+    assert await owner.ok("POST", f"{path}/restore") == restored
+    assert await status_of(redis, redis_keys.org(org["id"])) == "active"
+
+
+async def test_an_admin_cannot_delete_an_org_and_its_members_lose_it_at_once(
+    identity: Identity, admin: Caller, org: dict[str, str], owner: Caller
+) -> None:
+    member = await identity.member(admin, org["id"], "admin")
+    assert (await member.delete(f"{ORGS}/{org['id']}")).status_code == 403
+    await owner.ok("DELETE", f"{ORGS}/{org['id']}")
+    assert (await member.get(f"{ORGS}/{org['id']}")).status_code == 401
+    again = await identity.sign_in(f"admin-{org['id']}@example.com", "a password of their own")
+    assert (await again.get(f"{ORGS}/{org['id']}")).status_code in (403, 404)
+
+
+async def test_a_project_is_deleted_and_restored_but_not_the_default_one(
+    owner: Caller, org: dict[str, str], redis: Redis
+) -> None:
+    [default] = (await owner.ok("GET", f"{ORGS}/{org['id']}/projects"))["data"]
+    refused = await owner.delete(f"/identity/v1/projects/{default['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "default_project")
+    made = await owner.ok("POST", f"{ORGS}/{org['id']}/projects", {"name": "chat"})
+    path = f"/identity/v1/projects/{made['id']}"
+
+    await owner.ok("DELETE", path)
+    await owner.ok("DELETE", path)
+    assert await status_of(redis, redis_keys.project(made["id"])) == "deleted"
+    for method, url in (("PATCH", path), ("POST", f"{path}/api-keys"), ("POST", f"{path}/service-accounts")):
+        answer = await owner.request(method, url, json={"name": "x"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "project_deleted"), url
+
+    assert (await owner.ok("POST", f"{path}/restore"))["status"] == "active"
+    assert await status_of(redis, redis_keys.project(made["id"])) == "active"
+
+
+async def test_what_was_deleted_long_ago_is_purged_and_what_was_not_stays(
+    *, identity: Identity, admin: Caller, owner: Caller, org: dict[str, str], redis: Redis, database_url: str
+) -> None:
+    purges = identity.app.state.parts.purges
+    projects = [await owner.ok("POST", f"{ORGS}/{org['id']}/projects", {"name": name}) for name in ("old", "young")]
+    keys = [await owner.ok("POST", f"/identity/v1/projects/{made['id']}/api-keys", {"name": "k"}) for made in projects]
+    await owner.ok("POST", f"/identity/v1/api-keys/{keys[0]['id']}/rotate", {})
+    for made in projects:
+        await owner.ok("DELETE", f"/identity/v1/projects/{made['id']}")
+    await execute(database_url, "UPDATE projects SET deleted_at = now() - interval '31 days' WHERE name = 'old'")
+
+    assert await purges.purge_expired() == 1
+    assert await purges.purge_expired() == 0
+    answers = [(await owner.get(f"/identity/v1/projects/{made['id']}")).status_code for made in projects]
+    assert answers == [404, 200]
+    assert not await redis.exists(redis_keys.api_key(digest_key(keys[0]["key"])), redis_keys.project(projects[0]["id"]))
+    assert await redis.exists(redis_keys.api_key(digest_key(keys[1]["key"])))
+
+    await owner.ok("DELETE", f"{ORGS}/{org['id']}")
+    await execute(database_url, "UPDATE orgs SET deleted_at = now() - interval '31 days' WHERE status = 'deleted'")
+    assert await purges.purge_expired() == 1
+    admin = await identity.sign_in()
+    assert (await admin.get(f"{ORGS}/{org['id']}")).status_code == 404
+    assert (await admin.post(f"{ORGS}/{org['id']}/restore")).status_code == 404
+    for table in ("projects", "members", "api_keys", "retired_digests"):
+        assert not await fetch(database_url, f"SELECT 1 FROM {table}"), table  # noqa: S608  # a table of the list
+    assert await status_of(redis, redis_keys.org(org["id"])) == "deleted"
+    assert await fetch(database_url, "SELECT 1 FROM audit_log WHERE action = 'org.purge'")
+
+
+async def test_processes_that_purge_together_purge_once(
+    identity: Identity, owner: Caller, org: dict[str, str], database_url: str
+) -> None:
+    await owner.ok("DELETE", f"{ORGS}/{org['id']}")
+    purges = identity.app.state.parts.purges
+    purges._retention = timedelta(0)
+    assert sum([await purges.purge_expired(), await purges.purge_expired()]) == 1
+    assert len(await fetch(database_url, "SELECT 1 FROM audit_log WHERE action = 'org.purge'")) == 1
+
+
+async def test_what_a_service_account_may_do_its_keys_may(
+    admin: Caller, org: dict[str, str], read_key: Callable[[str], object]
+) -> None:
+    [project] = (await admin.ok("GET", f"{ORGS}/{org['id']}/projects"))["data"]
+    accounts = f"/identity/v1/projects/{project['id']}/service-accounts"
+    account = await admin.ok("POST", accounts, {"name": "ci"})
+    await admin.ok("POST", accounts, {"name": "cd"})
+    body = {"name": "ci", "service_account_id": account["id"]}
+    key = await admin.ok("POST", f"/identity/v1/projects/{project['id']}/api-keys", body)
+    path = f"/identity/v1/service-accounts/{account['id']}"
+
+    for status in ("suspended", "active"):
+        assert (await admin.ok("PATCH", path, {"status": status}))["status"] == status
+        assert (await read_key(key["key"])).status == status  # type: ignore[misc,attr-defined]
+    assert (await admin.ok("PATCH", path, {"name": "build"}))["name"] == "build"
+    assert (await admin.ok("GET", path))["name"] == "build"
+    assert (await admin.patch(path, json={"name": "cd"})).status_code == 409
