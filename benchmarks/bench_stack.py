@@ -25,6 +25,8 @@ from ias.contracts.spending import Budget, BudgetPolicy, Price, PriceTable
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 MODEL = "m"
+BROKEN_MODEL = "broken"
+"""A model whose only backend is not there."""
 _START_TIMEOUT_S = 20.0
 
 
@@ -128,15 +130,24 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
     def put(name: str, document: msgspec.Struct) -> None:
         client.set(name, msgspec.json.encode(document))
 
+    urls = {MODEL: upstream_url, BROKEN_MODEL: f"http://127.0.0.1:{free_port()}/v1"}
     put(redis_keys.org("org"), TenantRecord(version=1, id="org"))
     put(redis_keys.project("project"), TenantRecord(version=1, id="project"))
     put(
         redis_keys.api_key(digest_key(key)),
-        KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user", models=(MODEL,)),
+        KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user", models=tuple(urls)),
     )
-    backend = Backend(id="backend", url=upstream_url, upstream_model=MODEL)
-    route = ModelRoute(model_id=MODEL, name=MODEL, created=1700000000, context_length=8192, backends=(backend,))
-    put(redis_keys.ROUTES, RouteTable(version=1, models={MODEL: route}))
+    routes = {
+        name: ModelRoute(
+            model_id=name,
+            name=name,
+            created=1700000000,
+            context_length=8192,
+            backends=(Backend(id=f"backend-{name}", url=url, upstream_model=name),),
+        )
+        for name, url in urls.items()
+    }
+    put(redis_keys.ROUTES, RouteTable(version=1, models=routes))
     price = Price(
         id="price",
         version=1,
@@ -146,7 +157,7 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
         cached_input_nano_usd_per_million=75_000_000,
         output_nano_usd_per_million=600_000_000,
     )
-    put(redis_keys.PRICES, PriceTable(version=1, prices={MODEL: (price,)}))
+    put(redis_keys.PRICES, PriceTable(version=1, prices=dict.fromkeys(urls, (price,))))
     budget = Budget(
         id="budget", scope_kind="org", scope_id="org", window="month", limit_nano_usd=8_000_000 * 10**9, mode="hard"
     )
