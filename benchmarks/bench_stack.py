@@ -130,7 +130,7 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
     def put(name: str, document: msgspec.Struct) -> None:
         client.set(name, msgspec.json.encode(document))
 
-    urls = {MODEL: upstream_url, BROKEN_MODEL: f"http://127.0.0.1:{free_port()}/v1"}
+    urls = {MODEL: upstream_url, BROKEN_MODEL: "http://127.0.0.1:9/v1"}
     put(redis_keys.org("org"), TenantRecord(version=1, id="org"))
     put(redis_keys.project("project"), TenantRecord(version=1, id="project"))
     put(

@@ -39,7 +39,7 @@ class Client:
 
     def __init__(self, url: str, key: str, seen: Counter[str]) -> None:
         place = urlsplit(url)
-        self._host, self._port = place.hostname, place.port
+        self._host, self._port = place.hostname or "", place.port or 80
         self._key = key
         self._seen = seen
         self._acts: list[tuple[int, Callable[[], Awaitable[str]]]] = [

@@ -105,7 +105,9 @@ async def read_streams(url: str, key: str, streams: int, seen: Seen, lasts_s: fl
     request = build_request(key)
     clients: list[StreamClient] = []
     for _ in range(streams):
-        _, client = await loop.create_connection(lambda: StreamClient(request, seen), place.hostname, place.port)
+        _, client = await loop.create_connection(
+            lambda: StreamClient(request, seen), place.hostname or "", place.port or 80
+        )
         clients.append(client)
         await asyncio.sleep(_RAMP_S / streams)
     ended = asyncio.gather(*(client.ended for client in clients))

@@ -251,6 +251,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head_bytes = data
                 return b""
             self._head = UpstreamHead()
+            self._is_complete = False  # an interim answer is complete with its head
             self._parser = httptools.HttpResponseParser(self)
             if not self._parse(data[: end + 4]):
                 return b""
