@@ -162,7 +162,7 @@ def main() -> None:
     with ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory()))
         stack = running.enter_context(run_stack(directory))
-        targets = (stack.nginx, stack.gateway)
+        targets: tuple[Target, ...] = (stack.nginx, stack.gateway)
         if arguments.peers:
             targets += running.enter_context(run_peers(directory, stack.upstream_port, stack.key))
         for work, stream, connections in (
