@@ -162,11 +162,12 @@ class Scheduler:
             return None
         prefill_tokens = decodes = context_tokens = 0
         for sequence, count in chunks:
+            context_tokens += sequence.computed
             if count == 1 and sequence.output_tokens:
                 decodes += 1
             else:
                 prefill_tokens += count
-            context_tokens += sequence.computed + count
+        context_tokens += prefill_tokens + decodes
         only_decodes = not prefill_tokens and len(chunks) == len(self.running)
         alike = self._count_alike(steps_max) if steps_max > 1 and settled and only_decodes else 1
         return Plan(chunks, prefill_tokens, decodes, context_tokens, alike)
@@ -178,8 +179,8 @@ class Scheduler:
             if sequence.state != "running":
                 continue  # given up while it was computed
             sequence.computed += count
-            if sequence.computed == sequence.tokens:
-                sequence.output_tokens += 1
+            if sequence.computed == sequence.prompt_tokens + sequence.output_tokens:
+                sequence.output_tokens += steps
                 yielding.append(sequence)
                 if steps > 1:
                     self._advance(sequence, steps - 1)
@@ -191,7 +192,15 @@ class Scheduler:
         index = 0
         while index < len(self.running) and budget > 0:
             sequence = self.running[index]
-            count = self._limit(sequence.tokens - sequence.computed, budget)
+            lacking = sequence.prompt_tokens + sequence.output_tokens - sequence.computed
+            if lacking == 1 and 0 < sequence.computed % BLOCK_TOKENS < BLOCK_TOKENS - 1:
+                chunks.append(
+                    (sequence, 1)
+                )  # the usual case: one more token in a block that it neither begins nor fills
+                budget -= 1
+                index += 1
+                continue
+            count = self._limit(lacking, budget)
             while not self._grow(sequence, sequence.computed + count):
                 victim = self._choose_victim()
                 preempted = True
@@ -267,9 +276,10 @@ class Scheduler:
         return True
 
     def _advance(self, sequence: Sequence, steps: int) -> None:
-        sequence.computed += steps
-        sequence.output_tokens += steps
-        self._grow(sequence, sequence.computed)
+        before = sequence.computed
+        after = sequence.computed = before + steps
+        if after // BLOCK_TOKENS != before // BLOCK_TOKENS or after > len(sequence.blocks) * BLOCK_TOKENS:
+            self._grow(sequence, after)
 
     def _count_alike(self, steps_max: int) -> int:
         """How many decode steps in a row need no decision."""

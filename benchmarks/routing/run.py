@@ -1,0 +1,136 @@
+"""Compare ways of choosing replicas on the virtual clock: `python -m benchmarks.routing.run --help`.
+
+To compare another policy, add how a gateway with it is made to POLICIES; ias.engine.simulation.dispatch says what it must offer.
+"""
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from benchmarks.routing.scenarios import DURATION_S, SCENARIOS, WARM_UP_S, Scenario
+from ias.engine.simulation.cluster import Run, Setting, simulate
+from ias.engine.simulation.dispatch import Direct, Dispatcher
+from ias.engine.simulation.policies import LeastQueued, LeastRequests, PrefixAffinity, Random, RoundRobin
+from ias.engine.simulation.results import Summary, fairness, summarize, summarize_tenants
+
+POLICIES: Mapping[str, Callable[[int], Dispatcher]] = {
+    "round-robin": lambda _: Direct(RoundRobin()),
+    "random": lambda gateway: Direct(Random(gateway)),
+    "least-requests": lambda _: Direct(LeastRequests()),
+    "least-queued": lambda _: Direct(LeastQueued()),
+    "prefix-affinity": lambda _: Direct(PrefixAffinity()),
+}
+"""How the gateway of a number is made."""
+
+ATTAINMENT = 0.95
+"""Capacity is the highest rate at which this share of requests has its first token within the objective."""
+SEARCH_STEPS = 6
+SEARCH_FACTOR = 16.0
+HEADER = "| scenario | policy | ok | within | goodput/s | capacity/s | TTFT p50 | p99 | ITL p50 | hits | Jain | victims p99 |"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One cell of the table."""
+
+    scenario: str
+    policy: str
+    gateways: int
+    seed: int
+    search: bool
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; repeatable")
+    parser.add_argument("--policy", action="append", choices=list(POLICIES), help="only this one; repeatable")
+    parser.add_argument("--gateways", type=int, default=1, help="gateways that know nothing of one another [1]")
+    parser.add_argument("--seed", type=int, default=1, help="of the workload [1]")
+    parser.add_argument("--no-capacity", action="store_true", help="do not search for capacities: much quicker")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="simulations at a time [all processors]")
+    given = parser.parse_args()
+    cells = [
+        Asked(scenario, policy, given.gateways, given.seed, not given.no_capacity)
+        for scenario in given.scenario or SCENARIOS
+        for policy in given.policy or POLICIES
+    ]
+    print(HEADER)
+    print("|" + "---|" * (HEADER.count("|") - 1))
+    simulated_s = cpu_s = 0.0
+    with ProcessPoolExecutor(given.processes) as pool:
+        for line, replica_seconds, took_s in pool.map(measure, cells):
+            print(line, flush=True)
+            simulated_s += replica_seconds
+            cpu_s += took_s
+    print(f"\n{simulated_s:.0f} replica-seconds in {cpu_s:.0f} s of processor time: {simulated_s / cpu_s:.0f} a second")
+
+
+def measure(asked: Asked) -> tuple[str, float, float]:
+    """A line of the table, the replica-seconds simulated and the processor time it took."""
+    began = time.process_time()
+    scenario = SCENARIOS[asked.scenario]
+    run = simulate_at(scenario, asked, scenario.rate)
+    replica_seconds = run.replica_seconds
+    capacity = "-"
+    if asked.search:
+        found, searched = search_capacity(scenario, asked)
+        capacity, replica_seconds = f"{found:.1f}", replica_seconds + searched
+    return describe(scenario, asked, run, capacity), replica_seconds, time.process_time() - began
+
+
+def simulate_at(scenario: Scenario, asked: Asked, rate: float) -> Run:
+    """One run. What has not ended three minutes after the last arrival counts as it stands."""
+    return simulate(
+        scenario.build(rate, asked.seed),
+        scenario.replicas,
+        POLICIES[asked.policy],
+        Setting(gateways=asked.gateways, seed=asked.seed),
+        until_s=DURATION_S + 180,
+    )
+
+
+def search_capacity(scenario: Scenario, asked: Asked) -> tuple[float, float]:
+    """The goodput at the highest rate that still meets the objective, by bisection; and the replica-seconds it took."""
+    low, high = scenario.rate / SEARCH_FACTOR, scenario.rate * SEARCH_FACTOR
+    best = replica_seconds = 0.0
+    for _ in range(SEARCH_STEPS):
+        rate = math.sqrt(low * high)
+        run = simulate_at(scenario, asked, rate)
+        replica_seconds += run.replica_seconds
+        summary = summary_of(scenario, run)
+        if summary.attainment >= ATTAINMENT:
+            low, best = rate, max(best, summary.goodput)
+        else:
+            high = rate
+    return best, replica_seconds
+
+
+def summary_of(scenario: Scenario, run: Run) -> Summary:
+    """The measured window."""
+    return summarize(run.records, since_s=WARM_UP_S, until_s=DURATION_S, ttft_objective_s=scenario.ttft_objective_s)
+
+
+def describe(scenario: Scenario, asked: Asked, run: Run, capacity: str) -> str:
+    """A line of the table."""
+    summary = summary_of(scenario, run)
+    tenants = summarize_tenants(
+        run.records, since_s=WARM_UP_S, until_s=DURATION_S, ttft_objective_s=scenario.ttft_objective_s
+    )
+    victims = max((tenants[tenant].ttft.p99 for tenant in scenario.victims), default=None)
+    index = fairness(run.records, since_s=WARM_UP_S, until_s=DURATION_S)
+    cells = (
+        *(asked.scenario, asked.policy, f"{summary.ok}/{summary.requests}", f"{summary.attainment:.0%}"),
+        *(f"{summary.goodput:.1f}", capacity, f"{summary.ttft.p50:.3f} s", f"{summary.ttft.p99:.3f} s"),
+        *(f"{summary.itl.p50 * 1000:.1f} ms", f"{summary.cache_hit_rate:.0%}", f"{index:.2f}"),
+        "-" if victims is None else f"{victims:.3f} s",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
