@@ -84,7 +84,7 @@ async def test_it_listens_only_when_it_has_loaded_and_can_be_ended_before(start_
 async def test_refused_connections_come_back_on_the_same_port(start_process: StartProcess) -> None:
     process, url = await start_process("--admin")
     async with httpx.AsyncClient() as http:
-        assert (await http.put(f"{url}/admin/faults", json={"refuse_connections_s": 0.5})).status_code == 200
+        assert (await http.put(f"{url}/admin/faults", json={"refuse_connections_s": 3})).status_code == 200
     await until_it_refuses(url)
     await until_it_listens(url, process)
 
