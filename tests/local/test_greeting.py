@@ -11,7 +11,7 @@ from ias.local.greeting import curl_snippet, python_snippet, render_greeting
 CONNECTION = Connection(
     gateway_url="http://127.0.0.1:9000",
     management_url="http://127.0.0.1:9080",
-    admin={"email": "admin@ias.local", "password": "the-admins-password"},
+    admin={"email": "admin@ias.example", "password": "the-admins-password"},
     org_id="o",
     project_id="p",
     api_key="ias-sk-0123",

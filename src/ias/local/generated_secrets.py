@@ -9,7 +9,7 @@ from pathlib import Path
 from ias.local.data_directory import find_document, write_private
 from ias.local.errors import PlatformError
 
-ADMIN_EMAIL = "admin@ias.local"
+ADMIN_EMAIL = "admin@ias.example"
 
 
 @dataclass(frozen=True, kw_only=True)
