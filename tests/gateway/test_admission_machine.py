@@ -4,6 +4,7 @@ After every step each counter, bucket and lease in Redis is what the model says,
 at the end nothing is left of any request.
 """
 
+import struct
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -204,7 +205,7 @@ class Admissions(RuleBasedStateMachine):
                 assert self.client.zcount(key, f"({now_ms}", "+inf") == model.leases(now_ms)
             else:
                 stored = cast("bytes | None", self.client.get(key))
-                level, at_ms = map(int, stored.split()) if stored else (0, 0)
+                level, at_ms = struct.unpack("<dd", stored) if stored else (0, 0)
                 unit = DAY_MS if metric == "requests_per_day" else 1
                 assert (level, at_ms) == (bucket.level * unit, bucket.at_ms)
 

@@ -1,5 +1,6 @@
 """The scripts by themselves: every ceiling or none, exact, and nothing left behind whatever happens to a request."""
 
+import struct
 from collections.abc import Iterator
 from typing import cast
 
@@ -208,9 +209,9 @@ def test_the_scripts_take_the_servers_time_when_given_none(scripts: Scripts, cli
     seconds, _ = client.time()
     scripts.now_ms = cast("int", "")
     admitted(scripts.reserve("r1", tokens=1, limits=(TPM,)))
-    level, at = cast("bytes", client.get(redis_keys.rate_limit(ORG, TPM.id))).split()
-    assert int(level) == 60_000
-    assert seconds * 1000 <= int(at) < (seconds + 60) * 1000
+    level, at = struct.unpack("<dd", cast("bytes", client.get(redis_keys.rate_limit(ORG, TPM.id))))
+    assert level == 60_000
+    assert seconds * 1000 <= at < (seconds + 60) * 1000
 
 
 def test_policies_of_before_rate_limits_are_still_read() -> None:

@@ -19,9 +19,10 @@ _SERVERS_CLOCK = ""
 
 
 def read_script(name: str) -> Script:
-    """A Lua script of this package, with what the scripts have in common before it."""
+    """A Lua script of this package, with what the scripts have in common put in where they ask for it."""
     directory = Path(__file__).parent / "lua"
-    return Script((directory / "buckets.lua").read_text() + (directory / f"{name}.lua").read_text())
+    common = (directory / "buckets.lua").read_text()
+    return Script((directory / f"{name}.lua").read_text().replace("--@ buckets.lua\n", common))
 
 
 RESERVE = read_script("reserve")

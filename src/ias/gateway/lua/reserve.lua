@@ -13,123 +13,144 @@
 
 local SWEPT_PER_CALL = 3
 local SWEPT_KEPT_S = 86400
-local FIRST_BUDGET = 3
-local FIRST_LIMIT = FIRST_BUDGET + ARGV[7]
+local BUDGETS = tonumber(ARGV[7])
+local LIMITS = #KEYS - 2 - BUDGETS
 
 -- Reservations whose gateway died: what they held of budgets is counted as spent, since it may have been. Their tokens have drained
 -- and their leases have run out by themselves.
 -- The record stays for a day, so that a settlement that arrives late still corrects the sum.
-local function sweep(now_s)
-  local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_s, 'LIMIT', 0, SWEPT_PER_CALL)
-  for _, request_id in ipairs(expired) do
-    local key = ARGV[5] .. request_id
-    local held = redis.call('HMGET', key, 'amount', 'counters', 'swept')
-    if held[1] and not held[3] then
-      for counter in string.gmatch(held[2], '[^\n]+') do
-        redis.call('HINCRBY', counter, 'reserved', '-' .. held[1])
-        redis.call('HINCRBY', counter, 'settled', held[1])
-      end
-      redis.call('HSET', key, 'swept', '1')
-      redis.call('EXPIRE', key, SWEPT_KEPT_S)
+local function sweep(request_id)
+  local key = ARGV[5] .. request_id
+  local held = redis.call('HMGET', key, 'amount', 'counters', 'swept')
+  if held[1] and not held[3] then
+    for counter in string.gmatch(held[2], '[^\n]+') do
+      redis.call('HINCRBY', counter, 'reserved', '-' .. held[1])
+      redis.call('HINCRBY', counter, 'settled', held[1])
     end
-    redis.call('ZREM', KEYS[2], request_id)
+    redis.call('HSET', key, 'swept', '1')
+    redis.call('EXPIRE', key, SWEPT_KEPT_S)
   end
-  return #expired
+  redis.call('ZREM', KEYS[2], request_id)
 end
 
-local now = clock(ARGV[6])
+local now = tonumber(ARGV[6])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
 local expires_at = math.floor(now / 1000) + ARGV[4]
 local amount, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
-local swept = sweep(math.floor(now / 1000))
-
--- Budgets: the least that is left decides.
-local least, least_index, fresh, argument = nil, nil, {}, 9
-for i = FIRST_BUDGET, FIRST_LIMIT - 1 do
-  local counted = redis.call('HMGET', KEYS[i], 'settled', 'reserved')
-  fresh[i] = not counted[1] and not counted[2]
-  if ARGV[argument] ~= '' then
-    local left = tonumber(ARGV[argument]) - (tonumber(counted[1]) or 0) - (tonumber(counted[2]) or 0)
-    if not least or left < least then
-      least, least_index = left, i - 2
-    end
+local expired = {}
+if ARGV[8] == '1' then
+  expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', math.floor(now / 1000), 'LIMIT', 0, SWEPT_PER_CALL)
+  for _, request_id in ipairs(expired) do
+    sweep(request_id)
   end
-  argument = argument + 2
 end
 
--- Rate limits: of those that deny, the longest wait decides, since only then trying again helps.
-local rates, denying, wait_ms = {}, nil, 0
-for i = FIRST_LIMIT, #KEYS do
-  local rate = { key = KEYS[i], metric = ARGV[argument], limit = tonumber(ARGV[argument + 1]) }
-  argument = argument + 2
+-- Budgets: the one with the least left decides. What costs nothing counts in none and is refused by none.
+local least, least_index, fresh = nil, nil, {}
+for i = 1, BUDGETS do
+  local counted = redis.call('HMGET', KEYS[2 + i], 'settled', 'reserved')
+  fresh[i] = not counted[1] and not counted[2]
+  local limit = ARGV[7 + 2 * i]
+  if limit ~= '' then
+    local left = tonumber(limit) - (tonumber(counted[1]) or 0) - (tonumber(counted[2]) or 0)
+    if not least or left < least then
+      least, least_index = left, i
+    end
+  end
+end
+local denying, denied_left, wait_ms = nil, 0, nil
+if least and amount > 0 and amount > least then
+  denying, denied_left, wait_ms = least_index, least, -1
+end
+
+local function reserve_amount()
+  local held = {}
+  for i = 1, amount > 0 and BUDGETS or 0 do
+    redis.call('HINCRBY', KEYS[2 + i], 'reserved', ARGV[2])
+    local time_to_live_s = ARGV[8 + 2 * i]
+    if fresh[i] and time_to_live_s ~= '0' then
+      redis.call('EXPIRE', KEYS[2 + i], time_to_live_s)
+    end
+    held[i] = KEYS[2 + i]
+  end
+  return table.concat(held, '\n')
+end
+
+if LIMITS == 0 then
+  if denying then
+    return { 0, #expired, denying, denied_left, wait_ms }
+  end
+  if ARGV[8] == '1' then
+    redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'counters', reserve_amount())
+    redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
+  end
+  return { 1, #expired, least and least - amount or -1 }
+end
+
+--@ buckets.lua
+
+-- Rate limits. Of those that deny, the one with the longest wait decides: to come back earlier would not help.
+local levels, costs = {}, {}
+local is_poor = denying ~= nil
+for i = 1, LIMITS do
+  local key, metric, limit = KEYS[2 + BUDGETS + i], ARGV[7 + 2 * (BUDGETS + i)], tonumber(ARGV[8 + 2 * (BUDGETS + i)])
   local denied_ms = nil
-  if rate.metric == 'concurrency' then
-    redis.call('ZREMRANGEBYSCORE', rate.key, '-inf', now)
-    rate.period, rate.cost, rate.level = 1, 1, redis.call('ZCARD', rate.key)
-    if rate.level >= rate.limit then
+  if metric == 'concurrency' then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    levels[i], costs[i] = redis.call('ZCARD', key), 1
+    if levels[i] >= limit then
       denied_ms = 0
     end
   else
-    rate.period = PERIOD_MS[rate.metric]
-    rate.cost = (rate.metric == 'tokens_per_minute' and tokens or 1) * rate.period
-    rate.level = level_of(redis.call('GET', rate.key), rate.metric, rate.limit, now)
-    local over = rate.level + rate.cost - rate.limit * rate.period
-    if rate.cost > rate.limit * rate.period then
+    local period = PERIOD_MS[metric]
+    costs[i] = (metric == 'tokens_per_minute' and tokens or 1) * period
+    levels[i] = read_level(key, metric, limit)
+    local over = levels[i] + costs[i] - limit * period
+    if costs[i] > limit * period then
       denied_ms = -1
     elseif over > 0 then
-      denied_ms = empty_in(over, rate.metric, rate.limit, now)
+      denied_ms = empty_in(over, metric, limit)
     end
   end
-  if denied_ms and (not denying or denied_ms == -1 or (wait_ms ~= -1 and denied_ms > wait_ms)) then
-    denying, wait_ms = i - 2, denied_ms
+  local is_worse = denied_ms and (not denying or denied_ms == -1 or (wait_ms ~= -1 and denied_ms > wait_ms))
+  if is_worse and not is_poor then
+    denying, wait_ms = BUDGETS + i, denied_ms
   end
-  rates[#rates + 1] = rate
 end
 
-local function add_rates(reply)
-  for _, rate in ipairs(rates) do
-    reply[#reply + 1] = math.max(0, math.floor((rate.limit * rate.period - rate.level) / rate.period))
-    reply[#reply + 1] = rate.metric == 'concurrency' and 0 or empty_in(rate.level, rate.metric, rate.limit, now)
+-- What is left of each limit, after this request where it was admitted, goes into the reply.
+local reply = denying and { 0, #expired, denying, denied_left, wait_ms } or { 1, #expired, least and least - amount or -1 }
+local buckets, leases = {}, {}
+for i = 1, LIMITS do
+  local key, metric, limit = KEYS[2 + BUDGETS + i], ARGV[7 + 2 * (BUDGETS + i)], tonumber(ARGV[8 + 2 * (BUDGETS + i)])
+  local level = denying and levels[i] or levels[i] + costs[i]
+  local left, full_in = limit - level, 0
+  if metric ~= 'concurrency' then
+    left, full_in = math.floor(limit - level / PERIOD_MS[metric]), empty_in(level, metric, limit)
   end
-  return reply
-end
-
-if least and amount > 0 and amount > least then
-  return add_rates({ 0, swept, least_index, least, -1 })
-end
-if denying then
-  local rate = rates[denying - (FIRST_LIMIT - FIRST_BUDGET)]
-  local left = math.max(0, math.floor((rate.limit * rate.period - rate.level) / rate.period))
-  return add_rates({ 0, swept, denying, left, wait_ms })
-end
-
-local counters, buckets, leases = {}, {}, {}
-for i = FIRST_BUDGET, amount > 0 and FIRST_LIMIT - 1 or 0 do
-  redis.call('HINCRBY', KEYS[i], 'reserved', ARGV[2])
-  local time_to_live_s = ARGV[10 + 2 * (i - FIRST_BUDGET)]
-  if fresh[i] and time_to_live_s ~= '0' then
-    redis.call('EXPIRE', KEYS[i], time_to_live_s)
-  end
-  counters[#counters + 1] = KEYS[i]
-end
-for _, rate in ipairs(rates) do
-  rate.level = rate.level + rate.cost
-  if rate.metric == 'concurrency' then
-    redis.call('ZADD', rate.key, expires_at * 1000, ARGV[1])
-    redis.call('EXPIRE', rate.key, ARGV[4])
-    leases[#leases + 1] = rate.key
+  reply[#reply + 1] = math.max(0, left)
+  reply[#reply + 1] = full_in
+  if denying then
+    if denying == BUDGETS + i then
+      reply[4] = math.max(0, left)
+    end
+  elseif metric == 'concurrency' then
+    redis.call('ZADD', key, expires_at * 1000, ARGV[1])
+    redis.call('EXPIRE', key, ARGV[4])
+    leases[#leases + 1] = key
   else
-    store_level(rate.key, rate.level, rate.metric, rate.limit, now)
-    if rate.metric == 'tokens_per_minute' then
-      buckets[#buckets + 1] = string.format('%.0f ', rate.limit) .. rate.key
+    store_level(key, level, metric, limit)
+    if metric == 'tokens_per_minute' then
+      buckets[#buckets + 1] = ARGV[8 + 2 * (BUDGETS + i)] .. ' ' .. key
     end
   end
 end
-if ARGV[8] == '1' then
-  redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'counters', table.concat(counters, '\n'))
-  if #buckets > 0 or #leases > 0 then
-    redis.call('HSET', KEYS[1], 'tokens', ARGV[3],
-      'buckets', table.concat(buckets, '\n'), 'leases', table.concat(leases, '\n'))
-  end
+if not denying and ARGV[8] == '1' then
+  redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'counters', reserve_amount(), 'tokens', ARGV[3],
+    'buckets', table.concat(buckets, '\n'), 'leases', table.concat(leases, '\n'))
   redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
 end
-return add_rates({ 1, swept, least and least - amount or -1 })
+return reply

@@ -8,6 +8,8 @@ local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'tokens
 if not held[1] then
   return 0
 end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
 
 local cost = ARGV[2]
 for counter in string.gmatch(held[2], '[^\n]+') do
@@ -20,23 +22,29 @@ for counter in string.gmatch(held[2], '[^\n]+') do
     end
   end
 end
-
--- Tokens that were expected and not used go back; those that were not expected are owed. After a sweep nothing of it is left.
-if held[4] and not held[3] then
-  local excess = tonumber(ARGV[3]) - tonumber(held[4])
-  if excess ~= 0 then
-    local now = clock(ARGV[4])
-    for limit, key in string.gmatch(held[5], '(%d+) ([^\n]+)') do
-      limit = tonumber(limit)
-      local level = level_of(redis.call('GET', key), 'tokens_per_minute', limit, now)
-      level = math.max(0, level + excess * PERIOD_MS.tokens_per_minute)
-      store_level(key, level, 'tokens_per_minute', limit, now)
-    end
-  end
-  for key in string.gmatch(held[6], '[^\n]+') do
-    redis.call('ZREM', key, ARGV[1])
-  end
+if not held[4] or held[3] then  -- no rate limits, or swept: then nothing of them is left
+  return 1
 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
+
+for key in string.gmatch(held[6], '[^\n]+') do
+  redis.call('ZREM', key, ARGV[1])
+end
+local excess = tonumber(ARGV[3]) - tonumber(held[4])
+if held[5] == '' or excess == 0 then
+  return 1
+end
+local now = tonumber(ARGV[4])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+--@ buckets.lua
+
+-- Tokens that were expected and not used go back; those that were not expected are owed.
+for limit, key in string.gmatch(held[5], '(%d+) ([^\n]+)') do
+  limit = tonumber(limit)
+  local level = read_level(key, 'tokens_per_minute', limit) + excess * PERIOD_MS.tokens_per_minute
+  store_level(key, math.max(0, level), 'tokens_per_minute', limit)
+end
 return 1
