@@ -1,6 +1,6 @@
 """The gateway's own CPU per request, without kernel and network: fake transports, replies given on the spot.
 
-    python benchmarks/python_cost.py [--stream] [--profile]
+    python benchmarks/python_cost.py [--stream] [--limits] [--profile]
 
 The quickest of many batches is printed, which holds on a busy machine where whole runs do not. For finding out whether
 a change helps; run.py says what it all costs in truth.
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.upstream import build_answer, build_events
 from ias.contracts.api_keys import KeyRecord, TenantRecord, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.contracts.spending import Budget, BudgetPolicy, Price, PriceTable
+from ias.contracts.spending import Budget, BudgetPolicy, Metric, Price, PriceTable, RateLimit
 from ias.gateway.connection import ServerConnection
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Principal, _Remembered
@@ -36,6 +36,7 @@ from ias.gateway.worker import Worker
 
 _BATCH = 200
 _BATCHES = 60
+_METRICS: tuple[Metric, ...] = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
 class FakeTransport(asyncio.Transport):
@@ -75,10 +76,10 @@ class FakeRedis:
     def answer(self) -> None:
         waiting, self.waiting = self.waiting, []
         for on_reply in waiting:
-            on_reply([1, 0, 1000])  # type: ignore[operator]
+            on_reply([1, 0, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
 
 
-def build_worker(directory: Path, key: str) -> Worker:
+def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
     settings = GatewaySettings(
         redis_url=SecretStr("redis://127.0.0.1:1"),
         bus_url=SecretStr("redis://127.0.0.1:1"),
@@ -104,11 +105,14 @@ def build_worker(directory: Path, key: str) -> Worker:
     snapshots.prices = PriceTable(version=1, prices={"m": (price,)})
     snapshots.counters_ready = True
     budget = Budget(id="b", scope_kind="org", scope_id="org", window="month", limit_nano_usd=10**15, mode="hard")
+    rate_limits = tuple(
+        RateLimit(id=metric, scope_kind="org", scope_id="org", metric=metric, limit=10**6) for metric in _METRICS
+    )
     principal = Principal(
         KeyRecord(version=1, key_id="key", org_id="org", project_id="project"),
         TenantRecord(version=1, id="org"),
         TenantRecord(version=1, id="project"),
-        BudgetPolicy(version=1, org_id="org", budgets=(budget,)),
+        BudgetPolicy(version=1, org_id="org", budgets=(budget,), rate_limits=rate_limits if limits else ()),
     )
     import hashlib  # noqa: PLC0415
 
@@ -135,9 +139,9 @@ def build_request(key: str, *, stream: bool) -> bytes:
     )
 
 
-async def measure(directory: Path, *, stream: bool, profile: cProfile.Profile | None) -> float:
+async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProfile.Profile | None) -> float:
     key = generate_key()
-    worker = build_worker(directory, key)
+    worker = build_worker(directory, key, limits=limits)
     redis = FakeRedis()
     worker.gateway.redis = redis  # type: ignore[assignment]
     worker.gateway.settlements._redis = redis  # type: ignore[assignment]  # noqa: SLF001
@@ -180,11 +184,12 @@ async def measure(directory: Path, *, stream: bool, profile: cProfile.Profile | 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--limits", action="store_true", help="three rate limits beside the budget")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
     with tempfile.TemporaryDirectory() as directory:
-        cost = uvloop.run(measure(Path(directory), stream=arguments.stream, profile=profile))
+        cost = uvloop.run(measure(Path(directory), stream=arguments.stream, limits=arguments.limits, profile=profile))
     print(f"{cost:.1f} us a request")
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)
