@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +12,6 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-import ias.gateway
 from ias.billing.core.booking import Booking
 from ias.contracts import redis_keys
 from ias.contracts.events import UsageRecord
@@ -21,13 +19,12 @@ from ias.contracts.spending import BudgetPolicy, window_id
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
 from tests.billing.conftest import RunningBilling, client_of, create_budget, create_price
+from tests.billing.gateway import Gateway
 from tests.billing.usage import PROJECT_ID, USER_ID, eventually, id_at, make_record, message
 from tests.kit.token_issuer import TokenIssuer
 
 COST = 2_000_000
 """Of every record here, in nano-USD."""
-
-SCRIPTS = Path(ias.gateway.__file__).parent / "lua"
 
 
 @pytest.fixture
@@ -56,17 +53,9 @@ async def read_counter(redis: Redis, org_id: str, budget: dict[str, Any]) -> dic
 async def gateway_serves(redis: Redis, org_id: str, budget: dict[str, Any], cost: int = COST) -> UsageRecord:
     """What a gateway that knows the budget does: reserve and settle by its own scripts; gives the record to be booked."""
     record = make_record(org_id, decision={"budgets": [budget["id"]]}, cost_nano_usd=cost)
-    reservation = redis_keys.reservation(org_id, record.request_id)
-    deadlines = redis_keys.reservation_deadlines(org_id)
-    now = datetime.now(UTC).timestamp()
-    counter = redis_keys.budget_counter(org_id, budget["id"], window_id(budget["window"], now))
-    reserve = redis.register_script((SCRIPTS / "reserve.lua").read_text())
-    settle = redis.register_script((SCRIPTS / "settle.lua").read_text())
-    prefix = redis_keys.reservation(org_id, "")
-    args = [record.request_id, cost * 2, int(now), int(now) + 60, prefix, 10**10, 86_400]
-    admitted = await reserve(keys=[reservation, deadlines, counter], args=args)
-    assert admitted[0] == 1
-    assert await settle(keys=[reservation, deadlines], args=[record.request_id, cost]) == 1
+    gateway = Gateway(redis, org_id, budget, record)
+    await gateway.reserve(cost * 2)
+    assert await gateway.settle(cost) == 1
     return record
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import msgspec
 import redis
 
+from ias.billing.store.reservations import CLOSE, LIST_EXPIRED
 from ias.contracts import redis_keys
 from ias.contracts.spending import Budget, RateLimit, window_id
 from ias.gateway.script_calls import RESERVE, SETTLE
@@ -17,7 +18,6 @@ LIFETIME_S = 60
 class Admitted:
     """The script's yes: what is left of the budgets and of each limit, with the ms until all of it is there."""
 
-    swept: int
     left: int
     rates: list[tuple[int, int]]
 
@@ -26,7 +26,6 @@ class Admitted:
 class Denied:
     """The script's no."""
 
-    swept: int
     index: int
     left: int
     wait_ms: int
@@ -54,20 +53,28 @@ class Scripts:
         keys += [self.counter_key(budget) for budget in budgets]
         keys += [redis_keys.rate_limit(ORG, limit.id) for limit in limits]
         settles = budgets or any(limit.metric in ("tokens_per_minute", "concurrency") for limit in limits)
-        arguments: list[str | int] = [request, amount, tokens, LIFETIME_S, redis_keys.reservation(ORG, "")]
+        arguments: list[str | int] = [request, amount, tokens, LIFETIME_S, "{}"]
         arguments += [self.now_ms, len(budgets), "1" if settles else "0"]
         for budget in budgets:
             arguments += [budget.limit_nano_usd if budget.mode == "hard" else "", time_to_live_s]
         for limit in limits:
             arguments += [limit.metric, limit.limit]
         reply = self._redis.eval(RESERVE.source, len(keys), *keys, *arguments)
-        head = 3 if reply[0] else 5
+        head = 2 if reply[0] else 4
         rates = list(zip(reply[head::2], reply[head + 1 :: 2], strict=True))
-        return Admitted(reply[1], reply[2], rates) if reply[0] else Denied(*reply[1:5], rates)
+        return Admitted(reply[1], rates) if reply[0] else Denied(*reply[1:4], rates)
 
     def settle(self, request: str, *, cost: int = 0, tokens: int = 0) -> bool:
         keys = (redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG))
         return bool(self._redis.eval(SETTLE.source, len(keys), *keys, request, cost, tokens, self.now_ms))
+
+    def sweep(self) -> int:
+        """What billing does with reservations whose deadline has passed, when it has booked all that they held."""
+        prefix, deadlines = redis_keys.reservation(ORG, ""), redis_keys.reservation_deadlines(ORG)
+        expired = self._redis.eval(LIST_EXPIRED, 1, deadlines, prefix, 1000, self.now_ms // 1000)
+        for request_id, amount, _ in expired:
+            self._redis.eval(CLOSE, 2, prefix + request_id.decode(), deadlines, request_id, 86_400, amount)
+        return len(expired)
 
     def counter(self, budget: Budget) -> tuple[int, int]:
         """Settled and reserved."""

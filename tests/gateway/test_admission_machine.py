@@ -80,10 +80,9 @@ class Model:
         return sum("concurrency" in held.limits and held.expires_ms > now_ms for held in self.held.values())
 
     def sweep(self, now_ms: int) -> None:
-        """At most three, the oldest first, then by name, as the sorted set has them."""
-        due = sorted((h.expires_ms, name) for name, h in self.held.items() if not h.is_swept and h.expires_ms <= now_ms)
-        for _, name in due[:3]:
-            held = self.held[name]
+        for held in self.held.values():
+            if held.is_swept or held.expires_ms > now_ms:
+                continue
             held.is_swept = True
             for each in held.budgets:
                 self.reserved[each] -= held.amount
@@ -94,7 +93,7 @@ class Model:
         for each in held.budgets:
             self.reserved[each] -= 0 if held.is_swept else held.amount
             self.settled[each] += cost - (held.amount if held.is_swept else 0)
-        if not held.is_swept and "tokens_per_minute" in held.limits and tokens != held.tokens:
+        if held.expires_ms > now_ms and "tokens_per_minute" in held.limits and tokens != held.tokens:
             most = held.limits["tokens_per_minute"]
             self.buckets["tokens_per_minute"].add(tokens - held.tokens, now_ms, most)
 
@@ -133,7 +132,6 @@ class Admissions(RuleBasedStateMachine):
         name, now_ms, model = f"r{self.names:04}", self.scripts.now_ms, self.model
         amount = amount if self.budgets else 0
         answer = self.scripts.reserve(name, amount=amount, tokens=tokens, budgets=self.budgets, limits=self.limits)
-        model.sweep(now_ms)
         assert isinstance(answer, Admitted) == (not self.expect_refusals(amount, tokens)), answer
         if not isinstance(answer, Admitted):
             return
@@ -183,6 +181,11 @@ class Admissions(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         """Time passes; gateways that hold something may have died meanwhile."""
         self.scripts.advance(seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        self.scripts.sweep()
+        self.model.sweep(self.scripts.now_ms)
 
     @precondition(lambda self: self.model.buckets)
     @rule(data=st.data(), to=st.integers(1, 2000))

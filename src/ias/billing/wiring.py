@@ -17,6 +17,7 @@ from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.booking import Booking
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.counters import Counters
+from ias.billing.core.expired_reservations import ExpiredReservations
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
 from ias.billing.core.publishing import Publishing
@@ -24,6 +25,7 @@ from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
 from ias.billing.settings import BillingConsumerSettings, BillingSettings
 from ias.billing.store.counters import CounterStore
+from ias.billing.store.reservations import ReservationStore
 from ias.billing.workers.timers import Timers
 from ias.billing.workers.usage_consumer import UsageConsumer
 from ias.kit.cursors import Cursors
@@ -127,6 +129,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             Readiness(database, counter_store, publishing),
             publishing,
             counters,
+            ExpiredReservations(database, ReservationStore(redis)),
             heal_interval_s=settings.billing_heal_interval_s,
             registry=app.state.registry,
         )

@@ -57,7 +57,10 @@ def rate_limit(org_id: str, limit_id: str) -> str:
 
 
 def reservation(org_id: str, request_id: str) -> str:
-    """A hash of what one admitted request holds: amount and tokens, and where they are held."""
+    """A hash of what one admitted request holds: amount and tokens, where they are held, and for whom (`claim`).
+
+    The gateway makes and settles it; one whose deadline passed is booked by billing, marked `swept` and kept for a day.
+    """
     return f"ias:{{{org_id}}}:reservation:{request_id}"
 
 

@@ -92,6 +92,18 @@ class BudgetPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rate_limits: tuple[RateLimit, ...] = ()
 
 
+class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """For whom a reservation was made: what billing books by, should its gateway never say what became of it."""
+
+    project_id: str
+    api_key_id: str
+    user_id: str | None
+    service_account_id: str | None
+    model: str
+    budgets: tuple[str, ...]
+    """Ids of the budgets that hold it."""
+
+
 def window_id(window: Window, at: float) -> str:
     """The name of the window that a time in Unix seconds falls in, in UTC: `2026-11-23`, `2026-W48`, `2026-11`, `total`.
 

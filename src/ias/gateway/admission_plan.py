@@ -6,9 +6,11 @@ The names of budgets' counters carry their window; a rate limit's bucket knows b
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
-from ias.contracts.spending import Budget, BudgetPolicy, RateLimit, ScopeKind, Window, window_id
+from ias.contracts.spending import Budget, BudgetPolicy, RateLimit, ReservationClaim, ScopeKind, Window, window_id
 from ias.gateway.script_calls import ReserveCall
 
 _TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
@@ -47,6 +49,16 @@ class AdmissionPlan(NamedTuple):
                 (
                     *(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets),
                     *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits),
+                ),
+                msgspec.json.encode(
+                    ReservationClaim(
+                        project_id=key.project_id,
+                        api_key_id=key.key_id,
+                        user_id=key.user_id,
+                        service_account_id=key.service_account_id,
+                        model=model,
+                        budgets=tuple(budget.id for budget in budgets),
+                    )
                 ),
                 (
                     str(len(budgets)),

@@ -196,15 +196,13 @@ def _reserved(exchange: Exchange, gateway: Gateway) -> Progress:
     plan = exchange.plan
     if plan is None:
         raise AssertionError("a reply needs a plan")
-    if reply[1]:
-        gateway.metrics.swept_reservations += reply[1]
     if reply[0] == 1:
-        exchange.remaining_nano_usd = reply[2] if reply[2] >= 0 else None
+        exchange.remaining_nano_usd = reply[1] if reply[1] >= 0 else None
         if plan.limits:
-            exchange.limit_headers = limit_headers(plan.limits, reply[3:])
+            exchange.limit_headers = limit_headers(plan.limits, reply[2:])
         return NEXT
     exchange.may_hold_reservation = False
-    _, _, denying, remaining, wait_ms, *counts = reply
+    _, denying, remaining, wait_ms, *counts = reply
     index = denying - 1 - len(plan.budgets)
     if index < 0 and exchange.reservation_tries < _TRIES_MAX and lower_output_limit(exchange, remaining):
         return _reserve(exchange, gateway)

@@ -61,7 +61,6 @@ HELP = {
     "ias_gateway_internal_errors_total": "Faults of the gateway itself.",
     "ias_gateway_redis_failures_total": "Commands that Redis refused.",
     "ias_gateway_redis_losses_total": "Times the connection to Redis was lost.",
-    "ias_gateway_reservations_swept_total": "Reservations that expired unsettled and were counted as spent.",
     "ias_gateway_reservations_exceeded_total": "Requests that cost more than was reserved for them.",
     "ias_gateway_upstream_retries_total": "Requests that were sent to another backend.",
     "ias_gateway_usage_records_total": "Usage records written to the spool.",
@@ -95,7 +94,6 @@ class Metrics:
         self.in_flight = 0
         self.internal_errors = 0
         self.redis_failures = 0
-        self.swept_reservations = 0
         self.reservations_exceeded = 0
         self.upstream_retries = 0
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
@@ -153,7 +151,6 @@ class Metrics:
                 "ias_gateway_rate_limit_refusals_total": {_join(*key): n for key, n in self._limit_refusals.items()},
                 "ias_gateway_internal_errors_total": {"": self.internal_errors},
                 "ias_gateway_redis_failures_total": {"": self.redis_failures},
-                "ias_gateway_reservations_swept_total": {"": self.swept_reservations},
                 "ias_gateway_reservations_exceeded_total": {"": self.reservations_exceeded},
                 "ias_gateway_upstream_retries_total": {"": self.upstream_retries},
             },

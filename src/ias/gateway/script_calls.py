@@ -43,7 +43,7 @@ def _bulk(number: int) -> bytes:
 class ReserveCall:
     """`reserve.lua` for one org and one admission plan."""
 
-    def __init__(self, org_id: str, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    def __init__(self, org_id: str, keys: tuple[str, ...], claim: bytes, arguments: tuple[str, ...]) -> None:
         self._template = _template(
             "EVALSHA",
             RESERVE.sha,
@@ -55,7 +55,7 @@ class ReserveCall:
             _NUMBER_MARK,
             _NUMBER_MARK,
             _NUMBER_MARK,
-            redis_keys.reservation(org_id, ""),
+            claim,
             _SERVERS_CLOCK,
             *arguments,
         )

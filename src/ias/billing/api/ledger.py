@@ -49,7 +49,8 @@ class EntryAnswer(Answer):
     price_version: int | None
     rating: Rating = Field(
         description="`rated`: the price agrees with the gateway; `repriced`: the price's own result was booked instead;"
-        " `unpriced`: there was no price; `price_unknown`: the price named is not known here; `adjusted`: a person decided."
+        " `unpriced`: there was no price; `price_unknown`: the price named is not known here; `adjusted`: a person decided;"
+        " `reserved`: the gateway died, and all that it had reserved was booked."
     )
     estimated: bool
     occurred_at: datetime

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store import ledger, prices, spend
 from ias.billing.store.ledger import LedgerEntry, Rating
+from ias.contracts.ids import follow_up_id
 from ias.contracts.spending import Price
 from ias.contracts.usage_messages import CheckedRecord
 from ias.kit.database import Database
@@ -62,8 +64,21 @@ class Booking:
         async with self._database.transaction() as connection:
             new_ids = await ledger.insert_entries(connection, list(entries.values()))
             new = [entry for entry_id, entry in entries.items() if entry_id in new_ids]
+            if len(new_ids) < len(entries):
+                new += await self._book_differences(connection, [e for e in entries.values() if e.id not in new_ids])
             await spend.add_entries(connection, new)
         return Booked(new=len(new), known=len(records) - len(new), ratings=Counter(entry.rating for entry in new))
+
+    async def _book_differences(self, connection: AsyncConnection, known: list[LedgerEntry]) -> list[LedgerEntry]:
+        """Of records whose reservation was booked in their place: what they make the cost differ by."""
+        reserved = await ledger.list_reserved(connection, [entry.id for entry in known])
+        differences = [
+            replace(entry, id=follow_up_id(entry.id), cost_nano_usd=entry.cost_nano_usd - reserved[entry.id])
+            for entry in known
+            if entry.id in reserved
+        ]
+        new_ids = await ledger.insert_entries(connection, differences) if differences else set()
+        return [entry for entry in differences if entry.id in new_ids]
 
     async def _book_one_by_one(self, records: Sequence[CheckedRecord]) -> Booked:
         total = Booked()

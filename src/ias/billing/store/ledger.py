@@ -1,13 +1,13 @@
 """The ledger: entries are added, and never changed or removed (the database refuses it)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,9 +15,10 @@ from ias.billing.store.tables import LEDGER_ENTRIES
 from ias.kit.partitions import uuid_floor
 
 Kind = Literal["usage", "correction", "credit"]
-Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted"]
+Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted", "reserved"]
 """How the cost came about: the price agreed with the gateway; the price's own result replaced the gateway's figure; the request had
-no price; the price it names is not in the table, and the gateway's figure was booked; a person decided (corrections, credits)."""
+no price; the price it names is not in the table, and the gateway's figure was booked; a person decided (corrections, credits);
+its gateway died, and all that it had reserved was booked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,24 @@ async def insert_entries(connection: AsyncConnection, entries: Sequence[LedgerEn
     columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in entries] for name in _NAMES}
     columns["decision"] = [msgspec.json.encode(decision).decode() for decision in columns["decision"]]
     return set((await connection.execute(_INSERT, columns)).scalars())
+
+
+async def list_reserved(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, int]:
+    """Those of the entries that stand for an expired reservation, with their cost in nano-USD."""
+    table = LEDGER_ENTRIES
+    query = select(table.c.id, table.c.cost_nano_usd).where(table.c.id.in_(list(ids)), table.c.rating == "reserved")
+    return {row.id: row.cost_nano_usd for row in await connection.execute(query)}
+
+
+async def sum_costs(connection: AsyncConnection, org_id: UUID, request_ids: Collection[str]) -> dict[str, int]:
+    """Nano-USD that requests of an org are booked with; corrections, which budgets know by another way, are left out."""
+    table = LEDGER_ENTRIES
+    query = (
+        select(table.c.request_id, func.sum(table.c.cost_nano_usd).label("cost"))
+        .where(table.c.org_id == org_id, table.c.request_id.in_(list(request_ids)), table.c.kind == "usage")
+        .group_by(table.c.request_id)
+    )
+    return {row.request_id: int(row.cost) for row in await connection.execute(query)}
 
 
 async def lock_request(connection: AsyncConnection, org_id: UUID, request_id: str) -> None:

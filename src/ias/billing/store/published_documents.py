@@ -38,6 +38,15 @@ async def read_versions(connection: AsyncConnection) -> dict[str, int]:
     return {row.key: row.version for row in rows}
 
 
+async def list_orgs(connection: AsyncConnection, *, after: UUID | None, limit: int) -> list[UUID]:
+    """Orgs that have or had a document of their own, in the order of their ids."""
+    org_id = PUBLISHED_DOCUMENTS.c.org_id
+    query = select(org_id).distinct().where(org_id.is_not(None)).order_by(org_id).limit(limit)
+    if after is not None:
+        query = query.where(org_id > after)
+    return list((await connection.execute(query)).scalars())
+
+
 async def list_changed(connection: AsyncConnection, *, above: int) -> Sequence[UUID | None]:
     """The org (None for the price table) of every document whose version is above the given one."""
     query = select(PUBLISHED_DOCUMENTS.c.org_id).where(PUBLISHED_DOCUMENTS.c.version > above)

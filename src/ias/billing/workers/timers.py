@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from ias.billing.core.counters import Counters
+from ias.billing.core.expired_reservations import ExpiredReservations
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.readiness import Readiness
 from ias.billing.store import budgets, partitions
@@ -51,6 +52,11 @@ class TimerMetrics:
             "Counters changed by late bookings, corrections and credits.",
             registry=registry,
         )
+        self.expired_reservations = Counter(
+            "ias_billing_expired_reservations",
+            "Reservations booked because their gateway died.",
+            registry=registry,
+        )
         self.last_success = Gauge(
             "ias_billing_timer_last_success_timestamp_seconds",
             "When a timer last did its work.",
@@ -68,6 +74,7 @@ class Timers:
         readiness: Readiness,
         publishing: Publishing,
         counters: Counters,
+        expired_reservations: ExpiredReservations,
         *,
         heal_interval_s: float,
         registry: CollectorRegistry,
@@ -76,6 +83,7 @@ class Timers:
         self._readiness = readiness
         self._publishing = publishing
         self._counters = counters
+        self._expired_reservations = expired_reservations
         self._heal_interval_s = heal_interval_s
         self._metrics = TimerMetrics(registry)
         self._turn = 0
@@ -92,7 +100,7 @@ class Timers:
             )
 
     async def heal(self) -> None:
-        """Make the counters ready, publish what changed, add what was booked late."""
+        """Make the counters ready, publish what changed, add what was booked late, book what expired."""
         if await self._readiness.ensure():
             self._metrics.rebuilds.inc()
         now_ms = time.time_ns() // 1_000_000
@@ -101,6 +109,7 @@ class Timers:
         if self._turn % _EVERYTHING_EVERY == 0:
             await self._publishing.publish_everything()
         await self._bring_counters_up_to_date()
+        self._metrics.expired_reservations.inc(await self._expired_reservations.book_some())
         self._turn += 1
 
     async def create_partitions(self) -> None:

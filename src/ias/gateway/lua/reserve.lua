@@ -2,36 +2,17 @@
 --
 -- KEYS: 1 reservation of this request, 2 deadlines of the org's reservations, 3… one counter per budget, then one key per rate limit
 -- ARGV: 1 request id, 2 amount (nano-USD), 3 tokens it is expected to use, 4 lifetime of the reservation (s),
---       5 prefix of reservation keys, 6 time in ms ('' for Redis' own), 7 how many budgets there are,
+--       5 whose reservation it is (contracts.spending.ReservationClaim), 6 time in ms ('' for Redis' own), 7 how many budgets there are,
 --       8 '1' when something of the request will have to be settled, else '0',
 --       then for each budget: its limit ('' for a soft one, which counts but never refuses) and its time to live (s, 0 for ever),
 --       then for each rate limit: its metric and its limit
--- Returns {1, swept, amount that would still fit (-1: no hard budget), …} or
---         {0, swept, index of the denying ceiling (from 1), what is left of it, ms to wait (-1: it can never fit; 0: nobody knows), …},
+-- Returns {1, amount that would still fit (-1: no hard budget), …} or
+--         {0, index of the denying ceiling (from 1), what is left of it, ms to wait (-1: it can never fit; 0: nobody knows), …},
 --         either followed, for each rate limit, by what is left of it and the ms until all of it is there again.
 -- Amounts are nano-USD, whole and below 2^53, which Lua's doubles hold exactly.
 
-local SWEPT_PER_CALL = 3
-local SWEPT_KEPT_S = 86400
 local BUDGETS = tonumber(ARGV[7])
 local LIMITS = #KEYS - 2 - BUDGETS
-
--- Reservations whose gateway died: what they held of budgets is counted as spent, since it may have been. Their tokens have drained
--- and their leases have run out by themselves.
--- The record stays for a day, so that a settlement that arrives late still corrects the sum.
-local function sweep(request_id)
-  local key = ARGV[5] .. request_id
-  local held = redis.call('HMGET', key, 'amount', 'counters', 'swept')
-  if held[1] and not held[3] then
-    for counter in string.gmatch(held[2], '[^\n]+') do
-      redis.call('HINCRBY', counter, 'reserved', '-' .. held[1])
-      redis.call('HINCRBY', counter, 'settled', held[1])
-    end
-    redis.call('HSET', key, 'swept', '1')
-    redis.call('EXPIRE', key, SWEPT_KEPT_S)
-  end
-  redis.call('ZREM', KEYS[2], request_id)
-end
 
 local now = tonumber(ARGV[6])
 if not now then
@@ -40,13 +21,6 @@ if not now then
 end
 local expires_at = math.floor(now / 1000) + ARGV[4]
 local amount, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
-local expired = {}
-if ARGV[8] == '1' then
-  expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', math.floor(now / 1000), 'LIMIT', 0, SWEPT_PER_CALL)
-  for _, request_id in ipairs(expired) do
-    sweep(request_id)
-  end
-end
 
 -- Budgets: the one with the least left decides. What costs nothing counts in none and is refused by none.
 local least, least_index, fresh = nil, nil, {}
@@ -81,13 +55,13 @@ end
 
 if LIMITS == 0 then
   if denying then
-    return { 0, #expired, denying, denied_left, wait_ms }
+    return { 0, denying, denied_left, wait_ms }
   end
   if ARGV[8] == '1' then
-    redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'counters', reserve_amount())
+    redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'claim', ARGV[5], 'counters', reserve_amount())
     redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
   end
-  return { 1, #expired, least and least - amount or -1 }
+  return { 1, least and least - amount or -1 }
 end
 
 --@ buckets.lua
@@ -122,7 +96,7 @@ for i = 1, LIMITS do
 end
 
 -- What is left of each limit, after this request where it was admitted, goes into the reply.
-local reply = denying and { 0, #expired, denying, denied_left, wait_ms } or { 1, #expired, least and least - amount or -1 }
+local reply = denying and { 0, denying, denied_left, wait_ms } or { 1, least and least - amount or -1 }
 local buckets, leases = {}, {}
 for i = 1, LIMITS do
   local key, metric, limit = KEYS[2 + BUDGETS + i], ARGV[7 + 2 * (BUDGETS + i)], tonumber(ARGV[8 + 2 * (BUDGETS + i)])
@@ -135,7 +109,7 @@ for i = 1, LIMITS do
   reply[#reply + 1] = full_in
   if denying then
     if denying == BUDGETS + i then
-      reply[4] = math.max(0, left)
+      reply[3] = math.max(0, left)
     end
   elseif metric == 'concurrency' then
     redis.call('ZADD', key, expires_at * 1000, ARGV[1])
@@ -149,7 +123,7 @@ for i = 1, LIMITS do
   end
 end
 if not denying and ARGV[8] == '1' then
-  redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'counters', reserve_amount(), 'tokens', ARGV[3],
+  redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'claim', ARGV[5], 'counters', reserve_amount(), 'tokens', ARGV[3],
     'buckets', table.concat(buckets, '\n'), 'leases', table.concat(leases, '\n'))
   redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
 end

@@ -3,11 +3,15 @@
 -- KEYS: 1 reservation of the request, 2 deadlines of the org's reservations
 -- ARGV: 1 request id, 2 cost in nano-USD, 3 tokens, 4 time in ms ('' for Redis' own)
 -- Returns 1 when this call settled, 0 when there was nothing (left) to settle.
+--
+-- A reservation whose deadline passed may have been swept by billing, which counts its amount as spent. Of rate limits nothing is left
+-- of it then: its tokens have drained, its lease has run out.
 
 local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'tokens', 'buckets', 'leases')
 if not held[1] then
   return 0
 end
+local deadline = held[4] and redis.call('ZSCORE', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 
@@ -22,7 +26,7 @@ for counter in string.gmatch(held[2], '[^\n]+') do
     end
   end
 end
-if not held[4] or held[3] then  -- no rate limits, or swept: then nothing of them is left
+if not deadline then  -- no rate limits, or swept
   return 1
 end
 
@@ -37,6 +41,9 @@ local now = tonumber(ARGV[4])
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if deadline * 1000 <= now then
+  return 1
 end
 
 --@ buckets.lua

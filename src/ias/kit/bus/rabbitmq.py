@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import DeliveryError
+from pamqp.common import FieldTable
 
 from ias.contracts.events import TOPIC_GROUPS
 from ias.kit.bus.port import (
@@ -29,7 +30,7 @@ from ias.kit.pauses import wait_or_stop
 
 _PREFETCH = 4
 _REASON = "x-ias-reason"
-_KEPT_FOR_GOOD = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+_KEPT_FOR_GOOD: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
 """Since release 4.0 RabbitMQ drops what was delivered 20 times, unless it is told otherwise (its release notes, "default redelivery
 limit"). A consumer that is killed twenty times must not lose a usage record, nor must looking at dead letters."""
 
