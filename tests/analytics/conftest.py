@@ -60,6 +60,7 @@ def settings_for(database_url: str) -> AnalyticsSettings:
     told: dict[str, Any] = {
         "analytics_database_url": database_url,
         "redis_url": "redis://127.0.0.1:1/0",
+        "bus_url": "redis://127.0.0.1:1/0",
         "secret_key": SECRET_KEY,
         "database_timeout_s": 5.0,
     }

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from ias.analytics.core.counting import Counting
-from ias.analytics.settings import AnalyticsConsumerSettings
+from ias.analytics.settings import AnalyticsSettings
 from ias.analytics.wiring import assemble_consumer
 from ias.contracts.events import USAGE_TOPIC, UsageRecord
 from ias.contracts.usage_messages import check_message
@@ -96,7 +96,7 @@ def consuming(analytics_database: str, bus_url: str) -> Consuming:
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
         told: dict[str, Any] = settings_for(analytics_database).model_dump() | {"bus_url": bus_url}
-        consumer = assemble_consumer(AnalyticsConsumerSettings(**told))
+        consumer = assemble_consumer(AnalyticsSettings(**told))
         stop = asyncio.Event()
         running = asyncio.create_task(consumer.run(stop))
         try:

@@ -77,6 +77,7 @@ def settings_for(database_url: str, redis_url: str, **changed: Any) -> BillingSe
     told = {
         "billing_database_url": database_url,
         "redis_url": redis_url,
+        "bus_url": redis_url,
         "secret_key": SECRET_KEY,
         "billing_heal_interval_s": 0.05,
         "redis_timeout_s": 1.0,

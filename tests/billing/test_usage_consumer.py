@@ -13,7 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from ias.billing.settings import BillingConsumerSettings
+from ias.billing.settings import BillingSettings
 from ias.billing.wiring import assemble_consumer
 from ias.billing.workers.usage_consumer import UsageConsumer
 from ias.contracts.events import USAGE_TOPIC
@@ -38,7 +38,7 @@ def consuming(billing_database: str, redis_url: str, bus_url: str) -> Consuming:
     @asynccontextmanager
     async def run() -> AsyncIterator[UsageConsumer]:
         told = settings_for(billing_database, redis_url).model_dump()
-        consumer = assemble_consumer(BillingConsumerSettings(**told, bus_url=bus_url))
+        consumer = assemble_consumer(BillingSettings(**(told | {"bus_url": bus_url})))
         stop = asyncio.Event()
         running = asyncio.create_task(consumer.run(stop))
         try:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
@@ -58,9 +58,11 @@ async def _answer_500(send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """The app on a free loopback port; its base URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+async def serving(app: Any, *, lifespan: Literal["on", "off"] = "on") -> AsyncIterator[str]:
+    """The app on a free loopback port; its base URL. `lifespan` is off for an app that was started already."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=2)
+    )
     running = asyncio.create_task(server.serve())
     while not server.started:
         assert not running.done(), "the server did not start"
@@ -132,7 +134,12 @@ def databases(make_database: Callable[[str], str]) -> dict[str, str]:
 @pytest.fixture
 async def world(databases: dict[str, str], redis_url: str) -> AsyncIterator[World]:
     issuer = TokenIssuer()
-    base: dict[str, Any] = {"secret_key": SECRET_KEY, "redis_url": redis_url, "database_pool_size": 4}
+    base: dict[str, Any] = {
+        "secret_key": SECRET_KEY,
+        "redis_url": redis_url,
+        "bus_url": redis_url,
+        "database_pool_size": 4,
+    }
     billing_settings = BillingSettings(billing_database_url=databases["billing"], **base)
     door = Door(billing_wiring.assemble(billing_settings, fetch_jwks=issuer.fetch_jwks))
     async with serving(door) as billing_url:

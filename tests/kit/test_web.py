@@ -276,7 +276,7 @@ async def test_the_openapi_document_tells_the_permission_of_each_operation(clien
     document = (await client.get("/probe/v1/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     paths = document["paths"]
-    assert paths["/probe/v1/secrets"]["get"]["security"] == [{"bearer": ["audit:read"]}]
+    assert paths["/probe/v1/secrets"]["get"]["security"] == [{"bearer": ["audit:read"]}, {"cookie": ["audit:read"]}]
     assert paths["/probe/v1/secrets"]["get"]["operationId"] == "list_secrets"
     assert "/health" not in paths
 

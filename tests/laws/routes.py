@@ -101,5 +101,6 @@ def build_guarded_app(service: str, issuer: Issuer) -> FastAPI:
     parts["verifier"] = TokenVerifier(issuer.jwks, audience=MANAGEMENT_AUDIENCE)
     parts["service_verifier"] = TokenVerifier(issuer.jwks, audience=service)
     parts["tracing"] = None
+    parts["denials"] = None
     app.state = State(parts)
     return app

@@ -13,6 +13,7 @@ PUBLIC = {
     "GET /health",
     "GET /ready",
     "GET /metrics",
+    "GET /identity/v1/.well-known/audit-jwks.json",
     "GET /identity/v1/.well-known/jwks.json",
     "POST /identity/v1/sessions",
     "POST /identity/v1/leaked-keys",

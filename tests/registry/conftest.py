@@ -40,6 +40,7 @@ def run_registry(registry_database: str, redis_url: str, issuer: TokenIssuer) ->
         settings = {
             "registry_database_url": registry_database,
             "redis_url": redis_url,
+            "bus_url": redis_url,
             "secret_key": SECRET_KEY,
             "registry_allow_loopback": True,
             "registry_heal_interval_s": 0.1,

@@ -14,9 +14,9 @@ async def test_every_change_is_recorded_with_who_what_and_in_which_request(regis
     await registry.patch(path, json={"draining": True}, headers={"x-request-id": "req_told_by_the_caller"})
     await registry.delete(f"/registry/v1/models/{model['id']}")
     changes = (await registry.get("/registry/v1/changes")).json()["data"]
-    assert {change["action"] for change in changes[:2]} == {"backends:delete", "models:delete"}
+    assert {change["action"] for change in changes[:2]} == {"backend.delete", "model.delete"}
     assert changes[0]["route_table_version"] == changes[1]["route_table_version"]
-    assert [change["action"] for change in changes[2:]] == ["backends:update", "backends:create", "models:create"]
+    assert [change["action"] for change in changes[2:]] == ["backend.update", "backend.create", "model.create"]
     update = changes[2]
     assert (update["target_kind"], update["target_id"]) == ("backend", backend["id"])
     assert update["request_id"] == "req_told_by_the_caller"

@@ -5,13 +5,9 @@ from pydantic import Field
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
-class AnalyticsSettings(ServiceSettings):
+class AnalyticsSettings(BusSettings, ServiceSettings):
     """Settings of analytics, beside those of every service."""
 
     analytics_database_url: DatabaseUrl = Field(
         description="PostgreSQL of analytics: `postgresql://user:password@host:port/ias_analytics`."
     )
-
-
-class AnalyticsConsumerSettings(BusSettings, AnalyticsSettings):
-    """Settings of the process that counts usage records."""

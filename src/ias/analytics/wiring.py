@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 from ias.analytics.api import requests, usage
 from ias.analytics.core.counting import Counting
 from ias.analytics.core.usage import Usage
-from ias.analytics.settings import AnalyticsConsumerSettings, AnalyticsSettings
+from ias.analytics.settings import AnalyticsSettings
 from ias.analytics.workers.partitions import Partitions
 from ias.analytics.workers.usage_consumer import UsageConsumer
+from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
@@ -34,7 +35,7 @@ def build_app() -> FastAPI:
 
 def build_consumer() -> UsageConsumer:
     """The consumer that counts usage records, with settings from the environment."""
-    return assemble_consumer(AnalyticsConsumerSettings())
+    return assemble_consumer(AnalyticsSettings())
 
 
 def assemble(settings: AnalyticsSettings, *, fetch_jwks: FetchJwks | None = None) -> FastAPI:
@@ -54,7 +55,7 @@ def assemble(settings: AnalyticsSettings, *, fetch_jwks: FetchJwks | None = None
     )
 
 
-def assemble_consumer(settings: AnalyticsConsumerSettings) -> UsageConsumer:
+def assemble_consumer(settings: AnalyticsSettings) -> UsageConsumer:
     """The consumer with the given settings."""
     url = settings.analytics_database_url.get_secret_value()
     database = Database(url, settings, application_name="ias-analytics-consumer")
@@ -95,6 +96,8 @@ async def _open_parts(app: FastAPI, settings: AnalyticsSettings, fetch_jwks: Fet
         )
         app.state.checks = {"postgres": database.ping}
 
+        bus_url = settings.bus_url.get_secret_value()
+        await stack.enter_async_context(audit_trail(app, "analytics", database, settings, bus_url))
         stop = asyncio.Event()
         timer = asyncio.create_task(Partitions(database, app.state.registry).run(stop), name="analytics partitions")
         try:

@@ -5,7 +5,7 @@ from pydantic import Field
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
-class BillingSettings(ServiceSettings):
+class BillingSettings(BusSettings, ServiceSettings):
     """Settings of billing, beside those of every service."""
 
     billing_database_url: DatabaseUrl = Field(
@@ -14,7 +14,3 @@ class BillingSettings(ServiceSettings):
     billing_heal_interval_s: float = Field(
         1.0, gt=0, description="How often prices, budgets and counters in Redis are compared with PostgreSQL."
     )
-
-
-class BillingConsumerSettings(BusSettings, BillingSettings):
-    """Settings of the process that books usage records."""

@@ -23,11 +23,12 @@ from ias.billing.core.prices import Prices
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
-from ias.billing.settings import BillingConsumerSettings, BillingSettings
+from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
 from ias.billing.workers.timers import Timers
 from ias.billing.workers.usage_consumer import UsageConsumer
+from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments, open_redis
@@ -48,7 +49,7 @@ def build_app() -> FastAPI:
 
 def build_consumer() -> UsageConsumer:
     """The consumer that books usage records, with settings from the environment."""
-    return assemble_consumer(BillingConsumerSettings())
+    return assemble_consumer(BillingSettings())
 
 
 def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) -> FastAPI:
@@ -74,7 +75,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
     )
 
 
-def assemble_consumer(settings: BillingConsumerSettings) -> UsageConsumer:
+def assemble_consumer(settings: BillingSettings) -> UsageConsumer:
     """The consumer with the given settings."""
     url = settings.billing_database_url.get_secret_value()
     database = Database(url, settings, application_name="ias-billing-consumer")
@@ -133,6 +134,8 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             heal_interval_s=settings.billing_heal_interval_s,
             registry=app.state.registry,
         )
+        bus_url = settings.bus_url.get_secret_value()
+        await stack.enter_async_context(audit_trail(app, "billing", database, settings, bus_url))
         stop = asyncio.Event()
         running = asyncio.create_task(timers.run(stop), name="billing timers")
         try:

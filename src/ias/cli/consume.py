@@ -6,7 +6,7 @@ import click
 
 from ias.cli.serve import build_part, configure_logging, read_settings
 
-SERVICES = ("billing", "analytics")
+SERVICES = ("billing", "analytics", "identity")
 
 
 @click.command()

@@ -11,6 +11,9 @@ import msgspec
 USAGE_RECORDED = "usage_recorded/1"
 USAGE_TOPIC = "usage_recorded"
 
+AUDIT_RECORDED = "audit_recorded/1"
+AUDIT_TOPIC = "audit_recorded"
+
 Outcome = Literal["completed", "cancelled", "failed"]
 
 
@@ -58,5 +61,44 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     records: list[UsageRecord]
 
 
-TOPIC_GROUPS: dict[str, tuple[str, ...]] = {USAGE_TOPIC: ("billing", "analytics")}
+ActorKind = Literal["user", "service", "system", "anonymous"]
+AuditOutcome = Literal["done", "denied"]
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Something that was done, or refused: who, what, to what, through which request. Never holds a secret."""
+
+    id: str
+    """UUIDv7 made where it happened; the idempotency key."""
+    occurred_at: str
+    """RFC 3339, UTC."""
+    service: str
+    org_id: str | None
+    """Null for what belongs to the platform and to no org."""
+    actor_kind: ActorKind
+    actor_id: str | None
+    action: str
+    """`noun.verb` of what was done, e.g. `api_key.revoke`; of a denial the permission that was needed, e.g. `api_keys:write`."""
+    target_kind: str
+    target_id: str
+    outcome: AuditOutcome
+    reason: str | None
+    """Of a denial: the `code` of the answer."""
+    count: int
+    """How many times it happened: above 1 only where equal denials were counted together."""
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str | None
+    source_ip: str | None
+    user_agent: str | None
+
+
+class AuditBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The message on the bus."""
+
+    schema: str
+    records: list[AuditRecord]
+
+
+TOPIC_GROUPS: dict[str, tuple[str, ...]] = {USAGE_TOPIC: ("billing", "analytics"), AUDIT_TOPIC: ("identity",)}
 """Who listens to a topic. Publishers declare the queues too, so that nothing published before a consumer's first start is lost."""

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from ias.kit.settings import DatabaseUrl, ServiceSettings
+from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
-class GitopsSettings(ServiceSettings):
+class GitopsSettings(BusSettings, ServiceSettings):
     """Settings of gitops, beside those of every service."""
 
     gitops_database_url: DatabaseUrl = Field(

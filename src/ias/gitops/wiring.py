@@ -11,6 +11,7 @@ from ias.gitops.core.billing_budgets import BillingBudgets
 from ias.gitops.core.documents import Documents
 from ias.gitops.core.plans import Plans
 from ias.gitops.settings import GitopsSettings
+from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
@@ -69,4 +70,6 @@ async def _open(app: FastAPI, settings: GitopsSettings, fetch_jwks: FetchJwks | 
         Documents(),
         apply_timeout_s=settings.gitops_apply_timeout_s,
     )
+    bus_url = settings.bus_url.get_secret_value()
+    await opened.enter_async_context(audit_trail(app, "gitops", database, settings, bus_url))
     app.state.checks = {"postgres": database.ping}

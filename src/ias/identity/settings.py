@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from ias.identity.core.mails import check_smtp_url
-from ias.kit.settings import DatabaseUrl, ServiceSettings
+from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
 def _check_smtp_url(secret: SecretStr) -> SecretStr:
@@ -49,6 +49,9 @@ class IdentitySettings(ServiceSettings):
     )
     identity_session_days: int = Field(30, ge=1, le=365, description="How long a session can be refreshed.")
     identity_signing_key_days: int = Field(90, ge=1, description="After how long a new key signs the tokens.")
+    identity_audit_checkpoint_s: float = Field(
+        3600.0, gt=0, description="How often the ends of the audit log's chains are signed, where they have grown."
+    )
     identity_bcrypt_rounds: int = Field(
         12, ge=4, le=16, description="Cost of a password hash; each one more doubles it."
     )
@@ -80,3 +83,7 @@ class IdentitySettings(ServiceSettings):
     identity_push_interval_s: float = Field(
         0.5, gt=0, le=60, description="How often Redis is checked for having been told every change."
     )
+
+
+class IdentityConsumerSettings(BusSettings, IdentitySettings):
+    """Settings of the process that chains other services' audit records."""

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from ias.identity.api import (
@@ -27,6 +28,8 @@ from ias.identity.api import (
 from ias.identity.api.parts import Parts
 from ias.identity.core.access_tokens import AccessTokens
 from ias.identity.core.api_keys import ApiKeys
+from ias.identity.core.audit_checkpoints import AuditCheckpoints
+from ias.identity.core.audit_exports import AuditExports
 from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
@@ -48,7 +51,9 @@ from ias.identity.core.sign_in_attempts import SignInAttempts
 from ias.identity.core.sign_ins import SignIns
 from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
-from ias.identity.settings import IdentitySettings
+from ias.identity.settings import IdentityConsumerSettings, IdentitySettings
+from ias.identity.workers.audit_checkpoints import keep_signed
+from ias.identity.workers.audit_consumer import AuditConsumer
 from ias.identity.workers.mails import keep_sent
 from ias.identity.workers.purges import keep_purged
 from ias.identity.workers.redis_records import keep_pushed
@@ -56,6 +61,7 @@ from ias.identity.workers.session_revocations import keep_told
 from ias.identity.workers.signing_keys import keep_rotated
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
+from ias.kit.denials import Denials
 from ias.kit.redis_documents import open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -108,6 +114,24 @@ def build_app(settings: IdentitySettings | None = None) -> FastAPI:
     )
 
 
+def build_consumer(settings: IdentityConsumerSettings | None = None) -> AuditConsumer:
+    """The consumer of other services' audit records, with settings from the environment unless given."""
+    settings = settings or IdentityConsumerSettings()
+    url = settings.identity_database_url.get_secret_value()
+    database = Database(url, settings, application_name="ias-identity-consumer")
+
+    @asynccontextmanager
+    async def open_log() -> AsyncIterator[AuditLog]:
+        try:
+            yield AuditLog(database)
+        finally:
+            await database.close()
+
+    return AuditConsumer(
+        settings.bus_url.get_secret_value(), open_log, checks={"postgres": database.ping}, registry=CollectorRegistry()
+    )
+
+
 async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack) -> None:
     app.state.tracing = open_tracing("identity", settings)
     stack.callback(close_tracing, app.state.tracing)
@@ -124,6 +148,9 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
     revocations = Revocations(redis)
     parts = build_parts(settings, database, redis, passwords, revocations)
     app.state.parts = parts
+    app.state.denials = Denials(
+        "identity", parts.audit_log.write, app.state.registry, per_caller_max=settings.audit_denials_per_caller_max
+    )
     app.state.verifier = TokenVerifier(
         parts.signing_keys.get_jwks, audience=MANAGEMENT_AUDIENCE, revocations=revocations
     )
@@ -145,6 +172,10 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
         asyncio.create_task(keep_told(parts.session_revocations, stop, interval_s=_TOLD_INTERVAL_S)),
         asyncio.create_task(keep_purged(parts.purges, stop, interval_s=settings.identity_purge_interval_s)),
         asyncio.create_task(keep_rotated(parts.signing_keys, stop)),
+        asyncio.create_task(
+            keep_signed(parts.audit_checkpoints, stop, interval_s=settings.identity_audit_checkpoint_s)
+        ),
+        asyncio.create_task(app.state.denials.run(stop)),
     ]
     stack.push_async_callback(_end, workers, stop)
 
@@ -160,6 +191,7 @@ def build_parts(
         Sealer(secret_key, "identity signing keys"),
         lifetime=timedelta(days=settings.identity_signing_key_days),
     )
+    checkpoints = AuditCheckpoints(database, keys)
     tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
     told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
     lifetime = timedelta(days=settings.identity_session_days)
@@ -178,6 +210,8 @@ def build_parts(
     factors = SecondFactors(database, attempts, password_changes, Sealer(secret_key, "identity second factors"))
     return Parts(
         api_keys=ApiKeys(database, records),
+        audit_checkpoints=checkpoints,
+        audit_exports=AuditExports(database, checkpoints),
         audit_log=AuditLog(database),
         cursors=Cursors(secret_key),
         invitations=Invitations(

@@ -3,9 +3,10 @@
 `core` and `store` ask for an `OrgScope`. Only `Access` makes one, so no query can forget the tenant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
+from ias.kit.audit import Cause, Origin
 from ias.kit.problems import ForbiddenError, NotFoundError
 from ias.kit.tokens import Claims
 
@@ -18,6 +19,8 @@ class OrgScope:
     project_id: str | None
     """Set when the permission is held in this project alone."""
     actor: Claims
+    cause: Cause = field(default=Cause("system", None))
+    """The actor and the request, for the audit log; the platform itself, for a scope that no caller asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,12 @@ class Access:
 
     actor: Claims
     permission: Permission
+    origin: Origin = field(default=Origin("", None, None))
+
+    @property
+    def cause(self) -> Cause:
+        """The caller and the request, for the audit log."""
+        return self.origin.by(self.actor)
 
     def in_org(self, org_id: str) -> OrgScope:
         """The scope of an org.
@@ -63,11 +72,11 @@ class Access:
 
     def _scope(self, org_id: str, project_id: str | None) -> OrgScope:
         if self.actor.platform_admin:
-            return OrgScope(org_id, None, self.actor)
+            return OrgScope(org_id, None, self.actor, self.cause)
         grants = [grant for grant in self.actor.grants if grant[0] == org_id]
         if not grants:
-            raise NotFoundError
+            raise NotFoundError(org_id=org_id)
         for _, granted_project, role in grants:
             if granted_project in (None, project_id) and self.permission in ROLE_PERMISSIONS[role]:
-                return OrgScope(org_id, granted_project, self.actor)
-        raise ForbiddenError(f"This needs `{self.permission}`, which your role does not hold here.")
+                return OrgScope(org_id, granted_project, self.actor, self.cause)
+        raise ForbiddenError(f"This needs `{self.permission}`, which your role does not hold here.", org_id=org_id)

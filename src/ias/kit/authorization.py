@@ -18,6 +18,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer, SecurityScopes
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
 from ias.kit.access import Access, OrgScope
 from ias.kit.browser_sessions import ACCESS_COOKIE, CSRF_HEADER, find_access_token
+from ias.kit.origins import origin_of
 from ias.kit.problems import ForbiddenError, UnauthenticatedError
 from ias.kit.row_security import narrow
 from ias.kit.tokens import Claims, TokenVerifier
@@ -67,33 +68,46 @@ async def authorize(
     request: Request, scopes: SecurityScopes, _: Any = Security(BEARER), __: Any = Security(COOKIE)
 ) -> Access:
     """See `requires`."""
-    actor = await authenticate(request)
+    actor = await authenticate(request, scopes)
     permission = Permission(scopes.scopes[0])
     if not holds(actor, permission):
         raise ForbiddenError(f"This needs `{permission}`, which your role does not hold.")
     if not actor.platform_admin:
         narrow(org_id for org_id, _, _ in actor.grants)
-    return Access(actor, permission)
+    return Access(actor, permission, origin_of(request))
 
 
-async def authenticate(request: Request, _: Any = Security(BEARER), __: Any = Security(COOKIE)) -> Claims:
+async def authenticate(
+    request: Request, scopes: SecurityScopes, _: Any = Security(BEARER), __: Any = Security(COOKIE)
+) -> Claims:
     """See `signed_in`."""
-    verifier: TokenVerifier = request.app.state.verifier
+    request.state.guard = scopes.scopes[0]
     token = _bearer(request) if "authorization" in request.headers else find_access_token(request)
     if token is None:
         raise UnauthenticatedError
-    actor = await verifier.verify(token)
+    actor = await _verify(request, request.app.state.verifier, token)
     if actor.kind != "user":
         raise ForbiddenError("A service token opens no management route.")
     return actor
 
 
-async def authorize_service(request: Request, _: Any = Security(BEARER)) -> Claims:
+async def authorize_service(request: Request, scopes: SecurityScopes, _: Any = Security(BEARER)) -> Claims:
     """See `internal`."""
-    verifier: TokenVerifier = request.app.state.service_verifier
-    actor = await verifier.verify(_bearer(request))
+    request.state.guard = scopes.scopes[0]
+    actor = await _verify(request, request.app.state.service_verifier, _bearer(request))
     if actor.kind != "service":
         raise ForbiddenError("This route is for services of the platform.")
+    return actor
+
+
+async def _verify(request: Request, verifier: TokenVerifier, token: str) -> Claims:
+    """The token's claims. Who it names is kept with the request, for the record of a denial."""
+    try:
+        actor = await verifier.verify(token)
+    except UnauthenticatedError:
+        request.state.actor = await verifier.recognise(token)
+        raise
+    request.state.actor = actor
     return actor
 
 

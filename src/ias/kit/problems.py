@@ -54,12 +54,15 @@ class ProblemError(Exception):
         code: str | None = None,
         errors: Sequence[FieldError] = (),
         headers: dict[str, str] | None = None,
+        org_id: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
         self.errors = list(errors)
         self.headers = headers or {}
+        self.org_id = org_id
+        """The org whose wall the caller ran into, for the audit log; the answer does not say it."""
 
     def render(self, instance: str) -> Problem:
         """The body for the path that was asked for."""

@@ -110,6 +110,11 @@ class ServiceSettings(ProcessSettings):
         "http://127.0.0.1:8001", description="Base URL at which identity answers: its JWKS and `/internal` routes."
     )
     request_body_bytes_max: int = Field(1_048_576, description="Largest request body of a management API; more is 413.")
+    audit_denials_per_caller_max: int = Field(
+        120,
+        ge=1,
+        description="Different denials of a caller that are one audit entry each in a minute; more are one entry with a count.",
+    )
     database_pool_size: int = Field(10, description="PostgreSQL connections a process keeps at most.")
     database_timeout_s: float = Field(
         10.0, description="Deadline of one SQL statement and of waiting for a connection."

@@ -94,6 +94,14 @@ class TokenVerifier:
             )
         return claims
 
+    async def recognise(self, token: str) -> Claims | None:
+        """Who a refused token was issued to, if it was issued at all: for the record, never for access."""
+        try:
+            decoded = jwt.decode(token, await self._key_set(), algorithms=[ALGORITHM])
+            return Claims.model_validate(decoded.claims)
+        except (JoseError, ValidationError, ValueError, UnavailableError):
+            return None
+
     async def _is_revoked(self, revocations: "Revocations", claims: Claims) -> bool:
         return await revocations.is_revoked(claims.sub, claims.session_id or "", claims.token_version)
 

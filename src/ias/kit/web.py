@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ias import __version__
 from ias.contracts.ids import request_id_of, uuid7
 from ias.kit.authorization import public
+from ias.kit.denials import note_denial
 from ias.kit.problems import (
     BadRequestError,
     FieldError,
@@ -299,6 +300,7 @@ def _internal_error(scope: Scope) -> JSONResponse:
 def _render_problems(app: FastAPI) -> None:
     @app.exception_handler(ProblemError)
     async def problem(request: Request, error: ProblemError) -> JSONResponse:
+        note_denial(request, error)
         return _problem_response(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)

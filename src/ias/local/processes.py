@@ -20,7 +20,7 @@ from ias.local.redis import Redis
 SERVICES = ["identity", "registry", "billing", "analytics", "gitops"]
 """The services that have a database."""
 
-CONSUMERS = ["billing", "analytics"]
+CONSUMERS = ["billing", "analytics", "identity"]
 
 _SERVICE_CLIENTS = ["gateway", *SERVICES]
 """Who may ask identity for a service token. On one machine they share one secret, which never leaves it."""

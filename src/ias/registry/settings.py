@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from ias.kit.settings import DatabaseUrl, ServiceSettings
+from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
-class RegistrySettings(ServiceSettings):
+class RegistrySettings(BusSettings, ServiceSettings):
     """Settings of the registry, beside those of every service."""
 
     registry_database_url: DatabaseUrl = Field(

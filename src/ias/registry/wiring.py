@@ -7,6 +7,7 @@ import httpx
 from fastapi import FastAPI
 
 from ias.contracts.routes import CREDENTIAL_PURPOSE
+from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import open_redis
@@ -90,6 +91,8 @@ async def _open(
         app.state.backends, egress, sealer, to_backends, settings.registry_verify_timeout_s
     )
     app.state.route_tables = tables
+    bus_url = settings.bus_url.get_secret_value()
+    await opened.enter_async_context(audit_trail(app, "registry", database, settings, bus_url))
 
     async def ping_redis() -> None:
         await redis.ping()

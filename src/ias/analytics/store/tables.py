@@ -6,6 +6,8 @@ A request belongs to the hour in its id: when it was admitted, as in billing's b
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from ias.kit.outbox import outbox_table
+
 METADATA = MetaData()
 
 USAGE_RECORDS = Table(
@@ -58,3 +60,6 @@ USAGE_HOURLY = Table(
     Column("counted_at", DateTime(timezone=True), nullable=False),
 )
 """The records summed by hour and who used what, kept in the transaction that adds them: always equal to them."""
+
+OUTBOX = outbox_table(METADATA)
+"""What the audit log is told."""

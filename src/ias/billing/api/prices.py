@@ -51,8 +51,7 @@ async def create_price(
     prices: PricesPart,
 ) -> PriceAnswer:
     """Set what a model costs from a moment on. Prices are never changed; the next one takes its place."""
-    actor = access.on_platform()
-    price = await prices.create(NewPrice(**body.model_dump()), actor=actor.sub)
+    price = await prices.create(access, NewPrice(**body.model_dump()))
     return render_price(price)
 
 

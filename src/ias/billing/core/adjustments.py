@@ -21,7 +21,9 @@ from ias.billing.store.ledger import LedgerEntry, LedgerFilter
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
 from ias.kit.access import OrgScope
+from ias.kit.audit import Change
 from ias.kit.database import Database
+from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 
 log = structlog.get_logger("ias.billing")
@@ -76,7 +78,7 @@ class Adjustments:
             if cost == right_cost:
                 raise ConflictError(f"The request costs {format_usd(cost)} USD already.", code="nothing_to_correct")
             entry = _correction(usage[0], right_cost - cost, {"reason": new.reason, "actor": scope.actor.sub})
-            await _book(connection, entry)
+            await _book(connection, entry, scope)
         await self._tell_counters_or_leave_it(entry.org_id)
         return entry
 
@@ -93,7 +95,7 @@ class Adjustments:
         decision = {"reason": new.reason, "actor": scope.actor.sub}
         entry = _credit(UUID(scope.org_id), new.project_id, amount, decision)
         async with self._database.transaction() as connection:
-            await _book(connection, entry)
+            await _book(connection, entry, scope)
         await self._tell_counters_or_leave_it(entry.org_id)
         return entry
 
@@ -107,9 +109,16 @@ class Adjustments:
             log.warning("counters not adjusted yet", org_id=str(org_id), error=type(error).__name__)
 
 
-async def _book(connection: AsyncConnection, entry: LedgerEntry) -> None:
+async def _book(connection: AsyncConnection, entry: LedgerEntry, scope: OrgScope) -> None:
     await ledger.insert_entries(connection, [entry])
     await spend.add_entries(connection, [entry])
+    told = {
+        "request_id": entry.request_id,
+        "project_id": str(entry.project_id) if entry.project_id else None,
+        "cost_usd": format_usd(entry.cost_nano_usd),
+        "reason": entry.decision["reason"],
+    }
+    await append(connection, "billing", scope.cause, Change(f"{entry.kind}.create", entry.id, entry.org_id, after=told))
 
 
 def _correction(usage: LedgerEntry, difference: int, decision: dict[str, Any]) -> LedgerEntry:

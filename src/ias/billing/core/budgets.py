@@ -15,9 +15,12 @@ from ias.billing.store import budgets, published_documents
 from ias.billing.store.budgets import Budget
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
+from ias.contracts.money import format_usd
 from ias.contracts.spending import Mode, ScopeKind, Window
 from ias.kit.access import OrgScope
+from ias.kit.audit import Change
 from ias.kit.database import Database
+from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, NotFoundError
 
 BUDGETS_PER_ORG_MAX = 1_000
@@ -67,6 +70,8 @@ class Budgets:
             if await budgets.count_budgets(connection, budget.org_id) >= BUDGETS_PER_ORG_MAX:
                 raise ConflictError(f"An org has at most {BUDGETS_PER_ORG_MAX} budgets.", code="too_many_budgets")
             await budgets.insert_budget(connection, budget)
+            change = Change("budget.create", budget.id, budget.org_id, after=_describe(budget))
+            await append(connection, "billing", scope.cause, change)
         await self._publishing.publish_policy_or_leave_it(budget.org_id)
         return budget
 
@@ -125,8 +130,25 @@ class Budgets:
             changed = await budgets.change_budget(connection, budget.id, **values)
             if changed is None:
                 raise NotFoundError
+            await append(connection, "billing", scope.cause, _change(budget, changed))
         await self._publishing.publish_policy_or_leave_it(budget.org_id)
         return changed
+
+
+def _change(before: Budget, after: Budget) -> Change:
+    if after.deleted_at is not None:
+        return Change("budget.delete", before.id, before.org_id, before=_describe(before))
+    return Change("budget.update", before.id, before.org_id, _describe(before), _describe(after))
+
+
+def _describe(budget: Budget) -> dict[str, object]:
+    """What the audit log says of a budget."""
+    return {
+        "scope": {"kind": budget.scope_kind, "id": budget.scope_id},
+        "window": budget.window,
+        "limit_usd": format_usd(budget.limit_nano_usd),
+        "mode": budget.mode,
+    }
 
 
 def _policy_key(budget: Budget) -> str:

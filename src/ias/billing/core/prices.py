@@ -10,7 +10,11 @@ from ias.billing.store import prices, published_documents
 from ias.billing.store.prices import Price
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
+from ias.contracts.money import format_usd
+from ias.kit.access import Access
+from ias.kit.audit import Change
 from ias.kit.database import Database
+from ias.kit.outbox import append
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,14 @@ class Prices:
         self._database = database
         self._publishing = publishing
 
-    async def create(self, new: NewPrice, *, actor: str) -> Price:
+    async def create(self, access: Access, new: NewPrice) -> Price:
         """Add a price and tell the gateways.
 
         Raises:
+            ForbiddenError: the caller does not administer the platform.
             InvalidError: an amount is not one.
         """
+        actor = access.on_platform()
         input_price = parse_amount(new.input_usd_per_million, "/input_usd_per_million")
         cached = new.cached_input_usd_per_million
         now = datetime.now(UTC)
@@ -56,9 +62,10 @@ class Prices:
                 ),
                 output_nano_usd_per_million=parse_amount(new.output_usd_per_million, "/output_usd_per_million"),
                 created_at=now,
-                created_by=actor,
+                created_by=actor.sub,
             )
             await prices.insert_price(connection, price)
+            await append(connection, "billing", access.cause, Change("price.create", price.id, after=_describe(price)))
         await self._publishing.publish_prices_or_leave_it()
         return price
 
@@ -66,3 +73,15 @@ class Prices:
         """Prices, newest first."""
         async with self._database.transaction() as connection:
             return await prices.list_prices(connection, model=model, before=before, limit=limit)
+
+
+def _describe(price: Price) -> dict[str, object]:
+    """What the audit log says of a price, amounts in USD per million tokens."""
+    return {
+        "model": price.model,
+        "version": price.version,
+        "effective_at": price.effective_at,
+        "input_usd": format_usd(price.input_nano_usd_per_million),
+        "cached_input_usd": format_usd(price.cached_input_nano_usd_per_million),
+        "output_usd": format_usd(price.output_nano_usd_per_million),
+    }

@@ -13,7 +13,9 @@ from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.spending import Metric, ScopeKind
 from ias.kit.access import OrgScope
+from ias.kit.audit import Change
 from ias.kit.database import Database
+from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 
 RATE_LIMITS_PER_ORG_MAX = 1_000
@@ -73,6 +75,8 @@ class RateLimits:
                 raise ConflictError(
                     "This scope has a rate limit on this metric already; change that one.", code="rate_limit_exists"
                 )
+            change = Change("rate_limit.create", limit.id, limit.org_id, after=_describe(limit))
+            await append(connection, "billing", scope.cause, change)
         await self._publishing.publish_policy_or_leave_it(limit.org_id)
         return limit
 
@@ -118,8 +122,24 @@ class RateLimits:
             changed = await rate_limits.change_rate_limit(connection, limit.id, values)
             if changed is None:
                 raise NotFoundError
+            await append(connection, "billing", scope.cause, _change(limit, changed))
         await self._publishing.publish_policy_or_leave_it(limit.org_id)
         return changed
+
+
+def _change(before: RateLimit, after: RateLimit) -> Change:
+    if after.deleted_at is not None:
+        return Change("rate_limit.delete", before.id, before.org_id, before=_describe(before))
+    return Change("rate_limit.update", before.id, before.org_id, _describe(before), _describe(after))
+
+
+def _describe(limit: RateLimit) -> dict[str, object]:
+    """What the audit log says of a rate limit."""
+    return {
+        "scope": {"kind": limit.scope_kind, "id": limit.scope_id},
+        "metric": limit.metric,
+        "limit": limit.limit,
+    }
 
 
 def _policy_key(limit: RateLimit) -> str:

@@ -6,6 +6,8 @@ Money is nano-USD in `bigint`. An entry's time, for budgets and balances, is the
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.outbox import outbox_table
+
 METADATA = MetaData()
 
 PRICES = Table(
@@ -109,3 +111,6 @@ SPEND_HOURLY = Table(
     Column("cost_nano_usd", BigInteger, nullable=False),
 )
 """The ledger summed by hour and scope, kept in the transaction that books: a projection, always equal to the ledger."""
+
+OUTBOX = outbox_table(METADATA)
+"""What the audit log is told."""

@@ -22,7 +22,9 @@ from ias.gitops.core.planning import Verdict, digest, judge, plan
 from ias.gitops.store import apply_leases, plans
 from ias.gitops.store.plans import Plan, PlanStatus, Step
 from ias.kit.access import OrgScope
+from ias.kit.audit import Change
 from ias.kit.database import Database
+from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, NotFoundError, ProblemError
 
 log = structlog.get_logger("ias.gitops")
@@ -75,6 +77,8 @@ class Plans:
         )
         async with self._database.transaction() as connection:
             await plans.insert_plan(connection, made)
+            told = {"digest": made.digest, "prune": made.prune, "steps": len(made.steps)}
+            await append(connection, "gitops", scope.cause, Change("plan.create", made.id, org_id, after=told))
         return made
 
     async def get_plan(self, plan_id: UUID) -> Plan:
@@ -104,10 +108,10 @@ class Plans:
         async with self._lease(found.org_id):
             found = await self.get_plan(plan_id)
             if found.status != "applied":
-                await self._apply(found, caller)
+                await self._apply(scope, found, caller)
         return await self.get_plan(plan_id)
 
-    async def _apply(self, found: Plan, caller: Caller) -> None:
+    async def _apply(self, scope: OrgScope, found: Plan, caller: Caller) -> None:
         verdicts = judge(found.steps, await self._billing.list_all(found.org_id, caller))
         outdated = [verdict.step for verdict in verdicts if verdict.state == "outdated"]
         if outdated:
@@ -126,6 +130,8 @@ class Plans:
             status = "failed"
         async with self._database.transaction() as connection:
             await plans.update_plan_status(connection, found.id, status, at=datetime.now(UTC), by=caller.actor)
+            change = Change("plan.apply", found.id, found.org_id, {"status": found.status}, {"status": status})
+            await append(connection, "gitops", scope.cause, change)
         log.info("a plan was applied", plan_id=str(found.id), status=status)
 
     async def _do(self, found: Plan, verdict: Verdict, caller: Caller) -> Step:

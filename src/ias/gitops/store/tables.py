@@ -15,6 +15,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.outbox import outbox_table
+
 METADATA = MetaData()
 
 PLANS = Table(
@@ -60,3 +62,6 @@ APPLY_LEASES = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
 )
 """Who applies a plan to an org right now. One that was not given back, because its process died, expires."""
+
+OUTBOX = outbox_table(METADATA)
+"""What the audit log is told."""

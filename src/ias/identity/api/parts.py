@@ -6,7 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ias.identity.core.api_keys import ApiKeys
-from ias.identity.core.audit_log import AuditLog, Origin
+from ias.identity.core.audit_checkpoints import AuditCheckpoints
+from ias.identity.core.audit_exports import AuditExports
+from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.mails import Mails
@@ -25,6 +27,9 @@ from ias.identity.core.sign_ins import SignIns
 from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.kit.cursors import Cursors
+from ias.kit.origins import OriginOf
+
+__all__ = ["OriginOf", "Parts", "PartsOf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Parts:
     """One of each, built by `wiring` into `app.state.parts`."""
 
     api_keys: ApiKeys
+    audit_checkpoints: AuditCheckpoints
+    audit_exports: AuditExports
     audit_log: AuditLog
     cursors: Cursors
     invitations: Invitations
@@ -58,13 +65,4 @@ def _parts(request: Request) -> Parts:
     return parts
 
 
-def _origin(request: Request) -> Origin:
-    return Origin(
-        request_id=request.state.request_id,
-        source_ip=request.client.host if request.client else None,
-        user_agent=request.headers.get("user-agent"),
-    )
-
-
 PartsOf = Annotated[Parts, Depends(_parts)]
-OriginOf = Annotated[Origin, Depends(_origin)]

@@ -21,3 +21,9 @@ class JwksAnswer(Answer):
 async def get_jwks(parts: PartsOf) -> JwksAnswer:
     """Every key with which a token that may still be valid was signed, and the one that signs next."""
     return JwksAnswer.model_validate(await parts.signing_keys.get_jwks())
+
+
+@router.get("/audit-jwks.json", openapi_extra=public("public keys"))
+async def get_audit_jwks(parts: PartsOf) -> JwksAnswer:
+    """Every key that ever signed, for checking the audit log's checkpoints. Tokens are checked with `jwks.json`."""
+    return JwksAnswer.model_validate(await parts.signing_keys.get_every_public_key())

@@ -1,126 +1,134 @@
-"""The audit log: what was changed, by whom and through which request, in the transaction of the change itself.
+"""The audit log: what was changed or refused, by whom and through which request.
 
-Each org has a chain of its own, and so has the platform. An entry's hash covers the hash before it, so that nothing in the
-middle can be changed, removed or inserted without every later hash telling. Appending locks the chain until the commit:
-do it last in a transaction, and once.
+Identity's own changes are written in their own transaction; those of other services arrive over the bus; denials are written in
+transactions of their own. Each org has a chain, and so has the platform. An entry's hash covers the hash before it, so that
+nothing in the middle can be changed, removed or inserted without every later hash telling (`ias.contracts.audit_chain`).
+Appending locks the chain until the commit: do it last in a transaction, and once.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.contracts.ids import uuid7
+from ias.contracts.audit_chain import hash_entry
+from ias.contracts.events import AuditRecord
 from ias.identity.store import audit_log as store
 from ias.identity.store import orgs as org_store
-from ias.identity.store.audit_log import AuditEntry
+from ias.identity.store.audit_log import AuditEntry, AuditFilter
 from ias.kit.access import Access
+from ias.kit.audit import Cause, Change, Origin, make_records, render_moment
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
 from ias.kit.tokens import Claims
 
+__all__ = ["PLATFORM_CHAIN", "AuditLog", "Cause", "Change", "Origin", "append", "join"]
+
 PLATFORM_CHAIN = UUID(int=0)
-FIRST_HASH = "0" * 64
-"""What the first entry of a chain has for `previous_hash`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Who did something, and through which request."""
-
-    actor_kind: str
-    """`user`, `service` or `system`."""
-    actor_id: str | None
-    request_id: str | None = None
-    source_ip: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The request that something came by."""
-
-    request_id: str
-    source_ip: str | None
-    user_agent: str | None
-
-    def by(self, actor: Claims) -> Cause:
-        """The cause, when the actor of a verified token asks."""
-        return Cause(actor.kind, actor.sub, self.request_id, self.source_ip)
-
-    def by_user(self, user_id: UUID) -> Cause:
-        """The cause, when somebody who is just signing in asks."""
-        return Cause("user", str(user_id), self.request_id, self.source_ip)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that was done. `before` and `after` hold JSON values and never a secret."""
-
-    action: str
-    """`noun.verb`, e.g. `api_key.revoke`."""
-    target_id: UUID
-    org_id: UUID | None = None
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
 
 
 async def append(connection: AsyncConnection, cause: Cause, *changes: Change) -> None:
-    """Write changes into their chains; the platform's first, so that two transactions never wait for each other."""
-    for change in sorted(changes, key=lambda change: change.org_id or PLATFORM_CHAIN):
-        chain_id = change.org_id or PLATFORM_CHAIN
-        end = await store.lock_chain(connection, chain_id, FIRST_HASH)
-        entry = {
-            "id": uuid7(),
-            "chain_id": chain_id,
-            "org_id": change.org_id,
-            "sequence": end.sequence + 1,
-            "occurred_at": datetime.now(UTC),
-            "actor_kind": cause.actor_kind,
-            "actor_id": cause.actor_id,
-            "action": change.action,
-            "target_kind": change.action.partition(".")[0],
-            "target_id": str(change.target_id),
-            "before": change.before,
-            "after": change.after,
-            "request_id": cause.request_id,
-            "source_ip": cause.source_ip,
-            "previous_hash": end.hash,
-        }
-        await store.append_entry(connection, {**entry, "hash": hash_entry(entry)})
+    """Write changes into their chains, in the transaction of the changes."""
+    await _extend(connection, make_records("identity", cause, changes))
 
 
-def hash_entry(entry: dict[str, Any]) -> str:
-    """SHA-256 in hexadecimal over the entry as JSON.
+async def join(connection: AsyncConnection, records: Sequence[AuditRecord]) -> int:
+    """Write records into their chains that may be there already; how many were not.
 
-    All fields but `hash`, keys sorted, no spaces, UTF-8, times in RFC 3339 with microseconds.
+    What is said of an org that never was belongs to the platform: whoever invents ids begins no chain.
     """
-    fields = {name: _plain(value) for name, value in entry.items() if name != "hash"}
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    named = {UUID(record.org_id) for record in records if record.org_id}
+    orgs = await store.list_existing_org_ids(connection, named) if named else set()
+    placed = [
+        record if record.org_id is None or UUID(record.org_id) in orgs else msgspec.structs.replace(record, org_id=None)
+        for record in records
+    ]
+    return await _extend(connection, placed, again=True)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return value
+async def _extend(connection: AsyncConnection, records: Sequence[AuditRecord], *, again: bool = False) -> int:
+    """The platform's chain first and the others in order, so that two transactions never wait for each other."""
+    written = 0
+    for chain_id, group in groupby(sorted(records, key=_chain_of), key=_chain_of):
+        end = await store.lock_chain(connection, chain_id)
+        fresh = {record.id: record for record in group}
+        if again:  # asked under the lock: whoever wrote them has committed
+            known = await store.list_known_ids(connection, {UUID(record_id) for record_id in fresh})
+            fresh = {record_id: record for record_id, record in fresh.items() if UUID(record_id) not in known}
+        sequence, previous_hash, rows = end.sequence, end.hash, []
+        for record in fresh.values():
+            sequence += 1
+            entry = make_entry(record, chain_id, sequence, previous_hash)
+            previous_hash = entry["hash"]
+            rows.append(_row(entry))
+        if rows:
+            await store.append_entries(connection, chain_id, rows)
+        written += len(rows)
+    return written
+
+
+def make_entry(record: AuditRecord, chain_id: UUID, sequence: int, previous_hash: str) -> dict[str, Any]:
+    """The entry as JSON, with its hash."""
+    entry = {
+        **msgspec.structs.asdict(record),
+        "chain_id": str(chain_id),
+        "sequence": sequence,
+        "previous_hash": previous_hash,
+    }
+    return {**entry, "hash": hash_entry(entry)}
+
+
+def render_entry(row: AuditEntry) -> dict[str, Any]:
+    """A row as the JSON that its hash was made of."""
+    values = {name: getattr(row, name) for name in AuditEntry.__dataclass_fields__}
+    return {
+        name: str(value) if isinstance(value, UUID) else render_moment(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    ids = {name: UUID(entry[name]) if entry[name] else None for name in ("id", "chain_id", "org_id")}
+    return {**entry, **ids, "occurred_at": datetime.fromisoformat(entry["occurred_at"])}
+
+
+def _chain_of(record: AuditRecord) -> UUID:
+    return UUID(record.org_id) if record.org_id else PLATFORM_CHAIN
 
 
 class AuditLog:
-    """Reading the log."""
+    """Writing denials, and reading the log."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list_entries(self, access: Access, org_id: UUID, *, after: UUID | None, limit: int) -> list[AuditEntry]:
-        """Entries of an org, newest first."""
-        scope = access.in_org(str(org_id))
+    async def write(self, records: Sequence[AuditRecord]) -> int:
+        """Write records of denials or of other services, each once however often it comes; how many were new."""
         async with self._database.transaction() as connection:
-            if await org_store.find_org(connection, org_id) is None:
-                raise NotFoundError
-            return await store.list_entries(connection, scope, after=after, limit=limit)
+            return await join(connection, records)
+
+    async def list_entries(
+        self, access: Access, org_id: UUID | None, wanted: AuditFilter, *, after: UUID | None, limit: int
+    ) -> list[AuditEntry]:
+        """Entries of an org, or of the platform, newest first.
+
+        Raises:
+            NotFoundError: there is no such org, or the caller has nothing to do with it.
+        """
+        async with self._database.transaction() as connection:
+            chain_id, _ = await get_chain(connection, access, org_id)
+            return await store.list_entries(connection, chain_id, wanted, after=after, limit=limit)
+
+
+async def get_chain(connection: AsyncConnection, access: Access, org_id: UUID | None) -> tuple[UUID, Claims]:
+    """The chain of an org, or of the platform (None), and the caller, who may read it. Raises as `list_entries` does."""
+    if org_id is None:
+        return PLATFORM_CHAIN, access.on_platform()
+    scope = access.in_org(str(org_id))
+    if await org_store.find_org(connection, org_id) is None:
+        raise NotFoundError
+    return org_id, scope.actor

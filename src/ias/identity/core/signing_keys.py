@@ -28,6 +28,9 @@ PUBLISHED_AFTER = timedelta(hours=1)
 """How long a retired key stays in the key set: longer than any token lives."""
 
 
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class SigningKeys:
     """The keys, in the database, their private parts sealed."""
 
@@ -69,6 +72,12 @@ class SigningKeys:
         """The key set that verifies every token that may still be valid (RFC 7517)."""
         async with self._database.transaction() as connection:
             keys = await store.list_signing_keys_retired_after(connection, datetime.now(UTC) - PUBLISHED_AFTER)
+        return {"keys": [key.public_key for key in keys]}
+
+    async def get_every_public_key(self) -> dict[str, Any]:
+        """The key set of every key that ever signed: what was signed for good stays verifiable."""
+        async with self._database.transaction() as connection:
+            keys = await store.list_signing_keys_retired_after(connection, _BEGINNING)
         return {"keys": [key.public_key for key in keys]}
 
     async def _rotate(self, connection: AsyncConnection, now: datetime) -> None:

@@ -49,7 +49,7 @@ async def find_signing_key_in_use(connection: AsyncConnection, now: datetime) ->
 
 
 async def list_signing_keys_retired_after(connection: AsyncConnection, moment: datetime) -> list[SigningKey]:
-    """Keys that sign, will sign, or were retired after a time; newest first. There are never more than a few."""
+    """Keys that sign, will sign, or were retired after a time; newest first."""
     query = (
         select(signing_keys)
         .where(or_(signing_keys.c.retired_at.is_(None), signing_keys.c.retired_at > moment))

@@ -363,20 +363,43 @@ audit_log = Table(
     metadata,
     _id(),
     _reference("chain_id", "audit_chains.id"),
-    _reference("org_id", "orgs.id", nullable=True),
+    Column("org_id", Uuid),
     Column("sequence", BigInteger, nullable=False),
     _time("occurred_at"),
+    Column("service", Text, nullable=False),
     Column("actor_kind", Text, nullable=False),
     Column("actor_id", Text),
     Column("action", Text, nullable=False),
     Column("target_kind", Text, nullable=False),
     Column("target_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("count", BigInteger, nullable=False),
     Column("before", JSONB),
     Column("after", JSONB),
     Column("request_id", Text),
     Column("source_ip", Text),
+    Column("user_agent", Text),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    CheckConstraint("outcome IN ('done', 'denied')", name="outcome"),
+    CheckConstraint("count >= 1", name="count"),
     UniqueConstraint("chain_id", "sequence"),
-    Index(None, "org_id", "id"),
+    Index(None, "chain_id", "id"),
+    Index(None, "chain_id", "actor_id", "id"),
+    Index(None, "chain_id", "target_id", "id"),
+    Index(None, "chain_id", "request_id", "id"),
+)
+"""Append-only: triggers refuse to change or remove a row here and in `audit_checkpoints`, and to move a chain's end back.
+
+`org_id` refers to no row: the log outlives the org.
+"""
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("chain_id", Uuid, ForeignKey("audit_chains.id"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("signed", Text, nullable=False, comment="JWS over the chain's id, sequence and hash."),
+    _time("created_at"),
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query
 
 from ias.kit.authorization import Access
 from ias.kit.etags import IfMatch, read_if_match
@@ -18,17 +18,16 @@ _DryRun = Annotated[
 class Terms:
     """What the request says about how a change is to be made."""
 
-    request_id: str
     dry_run: bool
     versions: frozenset[int] | None = None
 
 
-async def _read_terms_of_creation(request: Request, dry_run: _DryRun = False) -> Terms:
-    return Terms(request.state.request_id, dry_run)
+async def _read_terms_of_creation(dry_run: _DryRun = False) -> Terms:
+    return Terms(dry_run)
 
 
-async def _read_terms(request: Request, dry_run: _DryRun = False, if_match: IfMatch = None) -> Terms:
-    return Terms(request.state.request_id, dry_run, read_if_match(if_match))
+async def _read_terms(dry_run: _DryRun = False, if_match: IfMatch = None) -> Terms:
+    return Terms(dry_run, read_if_match(if_match))
 
 
 TermsOfCreation = Annotated[Terms, Depends(_read_terms_of_creation)]
@@ -37,4 +36,5 @@ TermsOfChange = Annotated[Terms, Depends(_read_terms)]
 
 def author_of(access: Access, terms: Terms) -> Author:
     """The platform admin who asks. Raises ForbiddenError for anybody else."""
-    return Author(access.on_platform().sub, terms.request_id, terms.dry_run, terms.versions)
+    access.on_platform()
+    return Author(access.cause, terms.dry_run, terms.versions)

@@ -73,7 +73,7 @@ class Backends:
                 deleted_at=None,
             )
             await insert_backend(change.connection, backend)
-            change.record("backends:create", ("backend", backend.id), None, _describe(backend))
+            change.record("backend.create", backend.id, None, _describe(backend))
         return backend
 
     async def get_backend(self, backend_id: UUID) -> Backend:
@@ -114,7 +114,7 @@ class Backends:
             before, after = _describe(backend), _describe(updated)
             if backend.sealed_credential != updated.sealed_credential:
                 after["credential_replaced"] = True
-            change.record("backends:update", ("backend", backend.id), before, after)
+            change.record("backend.update", backend.id, before, after)
         return updated
 
     async def delete_backend(self, backend_id: UUID, author: Author) -> None:
@@ -140,7 +140,7 @@ async def _delete(change: Change, backend: Backend) -> None:
         deleted_at=change.at,
     )
     await replace_backend(change.connection, deleted)
-    change.record("backends:delete", ("backend", backend.id), _describe(backend), None)
+    change.record("backend.delete", backend.id, _describe(backend), None)
 
 
 def _present(backend: Backend | None) -> Backend:

@@ -14,6 +14,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
+from ias.kit import audit, outbox
+from ias.kit.audit import Cause
 from ias.kit.database import Database
 from ias.kit.problems import PreconditionFailedError
 from ias.registry.store.changes import ChangeRecord, insert_changes, list_changes
@@ -24,8 +26,7 @@ from ias.registry.store.route_table import lock_version, set_version
 class Author:
     """Who asks for a change, in which request, of which version, and whether it is only to be tried."""
 
-    actor: str
-    request_id: str
+    cause: Cause
     dry_run: bool = False
     versions: frozenset[int] | None = None
     """The versions of its target that the change is meant for; None: any."""
@@ -46,22 +47,19 @@ class Change:
         if self.author.versions is not None and version not in self.author.versions:
             raise PreconditionFailedError(f"It is at version {version} by now; look at it again.")
 
-    def record(
-        self, action: str, target: tuple[str, UUID], before: dict[str, Any] | None, after: dict[str, Any] | None
-    ) -> None:
-        """Note what was done to a target (its kind and id). `before` and `after` must hold no secrets."""
-        target_kind, target_id = target
+    def record(self, action: str, target_id: UUID, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Note what was done (`noun.verb`) to a target. `before` and `after` must hold no secrets."""
         self.records.append(
             ChangeRecord(
                 id=uuid7(),
                 at=self.at,
-                actor=self.author.actor,
+                actor=self.author.cause.actor_id or "",
                 action=action,
-                target_kind=target_kind,
+                target_kind=action.partition(".")[0],
                 target_id=target_id,
                 before=before,
                 after=after,
-                request_id=self.author.request_id,
+                request_id=self.author.cause.request_id or "",
                 route_table_version=self.route_table_version,
             )
         )
@@ -86,6 +84,8 @@ class Changes:
                 return
             await set_version(connection, version)
             await insert_changes(connection, change.records)
+            told = [audit.Change(one.action, one.target_id, None, one.before, one.after) for one in change.records]
+            await outbox.append(connection, "registry", author.cause, *told)
         await self._push_routes()
 
     async def list_changes(self, *, target_id: UUID | None, after: UUID | None, limit: int) -> list[ChangeRecord]:

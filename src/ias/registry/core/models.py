@@ -61,7 +61,7 @@ class Models:
             )
             _check(model)
             await insert_model(change.connection, model)
-            change.record("models:create", ("model", model.id), None, _describe(model))
+            change.record("model.create", model.id, None, _describe(model))
         return model
 
     async def get_model(self, model_id: UUID) -> Model:
@@ -90,7 +90,7 @@ class Models:
             updated = replace(model, **fields, version=model.version + 1, updated_at=change.at)
             _check(updated)
             await replace_model(change.connection, updated)
-            change.record("models:update", ("model", model.id), _describe(model), _describe(updated))
+            change.record("model.update", model.id, _describe(model), _describe(updated))
         return updated
 
     async def delete_model(self, model_id: UUID, author: Author) -> None:
@@ -105,7 +105,7 @@ class Models:
 async def _delete(change: Change, model: Model, at: datetime) -> None:
     deleted = replace(model, version=model.version + 1, updated_at=at, deleted_at=at)
     await replace_model(change.connection, deleted)
-    change.record("models:delete", ("model", model.id), _describe(model), None)
+    change.record("model.delete", model.id, _describe(model), None)
 
 
 def _present(model: Model | None) -> Model:

@@ -17,6 +17,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.outbox import outbox_table
+
 METADATA = MetaData()
 
 MODELS = Table(
@@ -82,3 +84,6 @@ ROUTE_TABLE_VERSION = Table(
     CheckConstraint("only_row", name="route_table_version_only_row"),
 )
 """One row. Every change locks it first, so that changes and their versions have one order."""
+
+OUTBOX = outbox_table(METADATA)
+"""What the audit log is told."""
