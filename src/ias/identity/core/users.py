@@ -27,6 +27,8 @@ from ias.kit.tokens import Claims
 log = structlog.get_logger("ias.identity.users")
 
 EMAIL_CHARACTERS_MAX = 254
+_PUBLIC = ".example.com"
+"""Appended while a domain is checked: the library refuses names of private networks (`.local`), where people have e-mail too."""
 
 
 def normalize_email(text: str) -> str:
@@ -41,10 +43,10 @@ def normalize_email(text: str) -> str:
 def _find_email(folded: str) -> str | None:
     """The e-mail; None when it has not the form of one. Its local part is ASCII: other letters are taken for others."""
     try:
-        parts = validate_email(folded, check_deliverability=False, globally_deliverable=False, allow_smtputf8=False)
+        parts = validate_email(folded + _PUBLIC, check_deliverability=False, allow_smtputf8=False, strict=True)
     except EmailNotValidError:
         return None
-    return f"{parts.local_part}@{parts.ascii_domain}"
+    return f"{parts.local_part}@{(parts.ascii_domain or '').removesuffix(_PUBLIC)}"
 
 
 def check_email(text: str) -> str:
