@@ -349,7 +349,8 @@ class ServerConnection(asyncio.Protocol):
         if self._handler.is_draining:
             self._transport.close()
             return
-        self.deadline = self._idle_deadline()
+        if not self._is_paused:  # else the deadline is that of the answer that is not taken
+            self.deadline = self._idle_deadline()
         if self._waiting:
             self._loop.call_soon(self._start_waiting)
         elif self._late_refusal is not None:
