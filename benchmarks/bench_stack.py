@@ -175,6 +175,7 @@ def gateway_environment(redis_url: str, directory: Path) -> dict[str, str]:
         "IAS_GATEWAY_RUN_DIR": str(directory / "run"),
         "IAS_GATEWAY_SPOOL_DIR": str(directory / "spool"),
         "IAS_GATEWAY_BACKEND_CONNECTIONS_MAX": "8192",
+        "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
     }
 
 

@@ -170,6 +170,7 @@ def settings_for(redis_url: str, directory: Path, **more: Any) -> GatewaySetting
         "gateway_drain_s": 0.5,
         "gateway_redis_timeout_s": 10.0,  # tests of outages set their own; a busy machine is none
         "gateway_connect_timeout_s": 10.0,
+        "gateway_allow_loopback": True,
         **more,
     }
     return GatewaySettings(**values)

@@ -80,6 +80,7 @@ async def supervisor(
         "IAS_BUS_URL": redis_url,
         "IAS_SECRET_KEY": SECRET_KEY,
         "IAS_GATEWAY_PORT": str(port),
+        "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
         "IAS_GATEWAY_WORKERS": "2",
         "IAS_GATEWAY_RUN_DIR": str(tmp_path / "run"),
         "IAS_GATEWAY_SPOOL_DIR": str(tmp_path / "spool"),

@@ -50,6 +50,13 @@ class GatewaySettings(BusSettings, ProcessSettings):
         1024, gt=0, description="Requests a worker has in flight at one backend at most."
     )
     gateway_attempts_max: int = Field(3, ge=1, description="Backends tried for one request before its first byte.")
+    gateway_allow_loopback: bool = Field(
+        False, description="Whether backends on this very machine are connected to; as `IAS_REGISTRY_ALLOW_LOOPBACK`."
+    )
+    gateway_allow_private_networks: bool = Field(
+        True,
+        description="Whether backends in private networks are connected to; as `IAS_REGISTRY_ALLOW_PRIVATE_NETWORKS`.",
+    )
     gateway_tls_ca_file: Path | None = Field(None, description="CA file for https backends; unset trusts the system's.")
     gateway_cache_salt: bool = Field(
         True,

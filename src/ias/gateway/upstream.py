@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from ias.gateway.dialing import Dialer
 from ias.gateway.known_head import KnownHead
 
 _HEAD_BYTES_MAX = 65_536
@@ -353,6 +354,7 @@ class BackendPool:
         keepalive_s: float,
         connect_timeout_s: float,
         tls: ssl.SSLContext | None,
+        dialer: Dialer,
     ) -> None:
         parts = urlsplit(url)
         self.loop = asyncio.get_running_loop()
@@ -370,6 +372,7 @@ class BackendPool:
         self.known_head: KnownHead | None = None
         self.known_answer: UpstreamHead
         """What the known head says."""
+        self._dialer = dialer
         self._tls = tls if parts.scheme == "https" else None
         self._connections_max = connections_max
         self._keepalive_s = keepalive_s
@@ -399,18 +402,12 @@ class BackendPool:
         """A new connection.
 
         Raises:
-            OSError: refused, unreachable, or not within the deadline.
+            OSError: refused, unreachable, not within the deadline, or not where requests may be sent.
         """
         self.in_flight += 1
         try:
-            _, connection = await asyncio.wait_for(
-                self.loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    self.host,
-                    self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
-                ),
+            connection = await asyncio.wait_for(
+                self._dialer.dial(lambda: UpstreamConnection(self), self.host, self.port, tls=self._tls),
                 self._connect_timeout_s,
             )
         finally:
@@ -470,12 +467,19 @@ class Upstreams:
     """Every backend's pool, by URL."""
 
     def __init__(
-        self, *, connections_max: int, keepalive_s: float, connect_timeout_s: float, tls: ssl.SSLContext | None
+        self,
+        *,
+        connections_max: int,
+        keepalive_s: float,
+        connect_timeout_s: float,
+        tls: ssl.SSLContext | None,
+        dialer: Dialer,
     ) -> None:
         self._connections_max = connections_max
         self._keepalive_s = keepalive_s
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
+        self._dialer = dialer
         self._pools: dict[str, BackendPool] = {}
 
     def pool(self, url: str) -> BackendPool:
@@ -488,6 +492,7 @@ class Upstreams:
                 keepalive_s=self._keepalive_s,
                 connect_timeout_s=self._connect_timeout_s,
                 tls=self._tls,
+                dialer=self._dialer,
             )
         return pool
 

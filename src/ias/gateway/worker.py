@@ -24,6 +24,7 @@ from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
 from ias.gateway.connection import ServerConnection
 from ias.gateway.context import Gateway
+from ias.gateway.dialing import Dialer
 from ias.gateway.errors import Refusal
 from ias.gateway.exchange import Exchange, Request
 from ias.gateway.identity_client import IdentityClient
@@ -40,6 +41,7 @@ from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
+from ias.kit.addresses import AddressPolicy
 from ias.kit.bus import Publisher, open_publisher
 from ias.kit.logging import configure_logging
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -115,6 +117,12 @@ class Worker:
             keepalive_s=settings.gateway_upstream_keepalive_s,
             connect_timeout_s=settings.gateway_connect_timeout_s,
             tls=ssl.create_default_context(cafile=settings.gateway_tls_ca_file),
+            dialer=Dialer(
+                AddressPolicy(
+                    allow_loopback=settings.gateway_allow_loopback,
+                    allow_private_networks=settings.gateway_allow_private_networks,
+                )
+            ),
         )
         tracing = _open_tracing(settings)
         return Gateway(

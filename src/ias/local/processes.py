@@ -113,6 +113,7 @@ def environment(place: Place) -> dict[str, str]:
         "IAS_GATEWAY_SPOOL_DIR": str(place.data.spool),
         "IAS_GATEWAY_RUN_DIR": str(place.data.run),
         "IAS_REGISTRY_ALLOW_LOOPBACK": "true",  # the engine, and most upstreams, are on this machine
+        "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
     }
     databases = {f"IAS_{name.upper()}_DATABASE_URL": place.postgres.database_url(name, secrets) for name in SERVICES}
     return {**_inherited(os.environ), **own, **databases}

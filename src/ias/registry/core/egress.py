@@ -1,8 +1,8 @@
 """Where the platform may send requests: the rules for a backend's URL.
 
 Checked when the URL is written (its text, and the addresses its name has then) and again before the registry itself calls it,
-where the connection goes to the very address that was checked. Addresses that hand out a machine's own credentials are never
-allowed, whatever the settings say.
+where the connection goes to the very address that was checked; gateways check each address that they connect to as well.
+Addresses that hand out a machine's own credentials are never allowed, whatever the settings say.
 """
 
 import asyncio
@@ -10,43 +10,25 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from ias.kit.addresses import Address, AddressPolicy, AddressRefusedError
 from ias.kit.problems import FieldError, InvalidError
 
 URL_LENGTH_MAX = 2048
 DEFAULT_PATH = "/v1"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_METADATA_NETWORKS = tuple(
-    ip_network(network)
-    for network in (
-        "169.254.0.0/16",  # link-local: the metadata service of AWS, Azure, Google, OpenStack, ECS
-        "fe80::/10",
-        "fd00:ec2::/32",  # AWS over IPv6
-        "fd20:ce::/32",  # Google over IPv6
-        "100.100.100.200/32",  # Alibaba
-        "168.63.129.16/32",  # Azure's host agent
-        "192.0.0.192/32",  # Oracle
-    )
-)
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
 )
-_THIS_NETWORK = ip_network("0.0.0.0/8")
-_EMBEDDED_IPV4 = (
-    IPv6Network("64:ff9b::/96"),  # NAT64
-    IPv6Network("::/96"),  # IPv4-compatible
-)
-
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
 )
 _LOOKS_NUMERIC = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)")
 """What a resolver may read as an IPv4 address although it is not written as one: `2130706433`, `0x7f.1`, `127.1`."""
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[list[str]]]
 
 
@@ -71,7 +53,7 @@ class EgressPolicy:
 
     def __init__(self, *, allow_loopback: bool, allow_private_networks: bool, resolve: Resolve) -> None:
         self._allow_loopback = allow_loopback
-        self._allow_private_networks = allow_private_networks
+        self._addresses = AddressPolicy(allow_loopback=allow_loopback, allow_private_networks=allow_private_networks)
         self._resolve = resolve
 
     def normalise(self, url: str) -> str:
@@ -129,17 +111,10 @@ class EgressPolicy:
             raise EgressRefusedError("The URL leads to this machine itself, which the settings do not allow.")
 
     def _check_address(self, address: Address) -> None:
-        address = _unwrap(address)
-        if any(address in network for network in _METADATA_NETWORKS if network.version == address.version):
-            raise EgressRefusedError("The URL leads to a link-local or metadata address, which is never allowed.")
-        if address.is_loopback:
-            if not self._allow_loopback:
-                raise EgressRefusedError("The URL leads to this machine itself, which the settings do not allow.")
-            return
-        if address.is_unspecified or address.is_multicast or address.is_reserved or _is_this_network(address):
-            raise EgressRefusedError("The URL's address is not one of a single server.")
-        if not address.is_global and not self._allow_private_networks:
-            raise EgressRefusedError("The URL leads into a private network, which the settings do not allow.")
+        try:
+            self._addresses.check(address)
+        except AddressRefusedError as error:
+            raise EgressRefusedError(str(error)) from error
 
 
 def system_resolver(timeout_s: float) -> Resolve:
@@ -188,21 +163,3 @@ def _literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         return None
-
-
-def _unwrap(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address.ipv4_mapped:
-        return address.ipv4_mapped
-    if address.sixtofour:
-        return address.sixtofour
-    low_bits = int(address) & 0xFFFF_FFFF
-    if any(address in network for network in _EMBEDDED_IPV4) and low_bits > 1:  # `::` and `::1` are themselves
-        return IPv4Address(low_bits)
-    return address
-
-
-def _is_this_network(address: Address) -> bool:
-    return isinstance(address, IPv4Address) and address in _THIS_NETWORK
