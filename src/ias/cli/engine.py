@@ -1,6 +1,7 @@
 """`ias engine`: inference engines to put behind the gateway."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -120,3 +121,32 @@ def sim(*, host: str, port: int, access_log: bool, faults: str | None, **options
         importlib.import_module("ias.engine.process").serve(host, port, settings, access_log=access_log)
     except ValueError as error:
         raise CommandError(str(error), advice="`ias engine sim --help` lists the options") from error
+
+
+@engine.command()
+@_listening
+@click.option(
+    "--model",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The weights: a GGUF file.",
+)
+@click.option("--name", help="The model's name.  [default: the file's, without .gguf]")
+@click.option("--context-length", type=click.IntRange(1), default=4096, show_default=True, help="Tokens of context.")
+@click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Answers at a time.")
+@click.option("--threads", type=click.IntRange(1), help="Threads that compute.  [default: llama.cpp's choice]")
+@click.option("--api-key", envvar="LLAMA_API_KEY", help="Ask for this key.  [env: LLAMA_API_KEY]")
+def llamacpp(*, host: str, port: int, file: Path, name: str | None, **options: Any) -> None:
+    """Real weights on this machine's CPU: llama.cpp's server on a GGUF file (extra `llamacpp`)."""
+    try:
+        module = importlib.import_module("ias.engine.llamacpp")
+    except ModuleNotFoundError as error:
+        if error.name != "xllamacpp":
+            raise
+        raise CommandError("llama.cpp is not installed", advice="`pip install xllamacpp` installs it") from error
+    settings = module.LlamaSettings(file=file, model=name or file.stem, **options)
+    try:
+        module.serve(host, port, settings, lambda url: click.echo(f"{settings.model} at {url}/v1"))
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
