@@ -135,6 +135,10 @@ class Management:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    def delete(self, path: str) -> None:
+        answer = self._client.delete(path)
+        assert answer.status_code == 204, answer.text
+
     def list_ledger(self, org_id: str) -> list[dict[str, Any]]:
         """Every entry of an org."""
         entries, cursor = [], {}

@@ -35,6 +35,7 @@ def test_a_newcomer_starts_the_platform_uses_it_stops_it_and_finds_everything_ag
         run_what_was_printed(up.output)
         refuse_what_is_wrong(connection)
         compare_the_books(connection, served=4)
+        set_and_lift_a_rate_limit(connection)
         status = ias("status", "--json", "--data-dir", str(data_root))
         assert status.returncode == 0, status.stdout
         assert {process["name"] for process in json.loads(status.stdout)["processes"]} == {
@@ -90,6 +91,31 @@ def use_with_the_sdk(connection: dict) -> dict:
             assert found[0]["price_version"] == 1
             assert Decimal(found[0]["cost_usd"]) == cost_of(found[0])
     return entries[1]
+
+
+def set_and_lift_a_rate_limit(connection: dict) -> None:
+    """What an administrator sets, keys that are in use feel within moments, and no longer when it is lifted."""
+    scope = {"kind": "project", "id": connection["project_id"]}
+    asked = {"org_id": connection["org_id"], "scope": scope, "metric": "requests_per_day", "limit": 1}
+    base_url, model = f"{connection['gateway_url']}/v1", connection["model"]
+    with (
+        Management(connection) as management,
+        openai.OpenAI(base_url=base_url, api_key=connection["api_key"], max_retries=0) as client,
+    ):
+        limit = management.post("/billing/v1/rate-limits", asked)
+        with pytest.raises(openai.RateLimitError) as refused:  # noqa: PT012 - the gateway hears of it in a moment
+            for _ in range(100):
+                client.chat.completions.create(model=model, messages=HELLO, max_tokens=1)
+        assert refused.value.code == "rate_limit_exceeded"
+        assert refused.value.response.headers["x-ias-denied-by"] == f"rate_limit:{limit['id']}"
+        management.delete(f"/billing/v1/rate-limits/{limit['id']}")
+        for _ in range(100):
+            try:
+                client.chat.completions.create(model=model, messages=HELLO, max_tokens=1)
+                return
+            except openai.RateLimitError:
+                time.sleep(0.05)
+        pytest.fail("the limit was not lifted")
 
 
 def compare_the_books(connection: dict, *, served: int) -> None:
