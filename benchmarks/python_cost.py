@@ -76,7 +76,7 @@ class FakeRedis:
     def answer(self) -> None:
         waiting, self.waiting = self.waiting, []
         for on_reply in waiting:
-            on_reply([1, 0, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
+            on_reply([1, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
 
 
 def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
