@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -225,3 +226,12 @@ async def test_workers_end_when_their_supervisor_was_killed(supervisor: Supervis
     await supervisor.process.wait()
     await until(lambda: not any(is_alive(worker) for worker in workers), 20)
     assert await supervisor.try_ask(method="GET", path="/health") is None
+
+
+def test_a_worker_may_open_as_many_files_as_the_system_allows() -> None:
+    script = (
+        "import resource; from ias.gateway.worker import allow_open_files; allow_open_files();"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    limited = f'ulimit -S -n 64 && ulimit -H -n 2000 && exec "{sys.executable}" -c "{script}"'
+    assert subprocess.check_output(["bash", "-c", limited], text=True).split() == ["2000", "2000"]

@@ -4,9 +4,11 @@
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -330,8 +332,16 @@ async def _stop_when_orphaned(supervisor_pid: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
+def allow_open_files() -> None:
+    """As many as the system lets this process have: a request takes two, and the usual limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says unlimited and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     """Entry of the process."""
+    allow_open_files()
     settings = GatewaySettings()
     configure_logging("gateway", settings)
     slot, port, *supervisor_pid = (int(argument) for argument in sys.argv[1:])
