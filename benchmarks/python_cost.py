@@ -68,15 +68,15 @@ class FakeRedis:
     is_ready = True
 
     def __init__(self) -> None:
-        self.waiting: list[object] = []
+        self.waiting: list[tuple[object, object]] = []
 
-    def call(self, command: bytes, on_reply: object) -> None:  # noqa: ARG002
-        self.waiting.append(on_reply)
+    def call(self, command: bytes, on_reply: object, given: object = None) -> None:  # noqa: ARG002
+        self.waiting.append((on_reply, given))
 
     def answer(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for on_reply in waiting:
-            on_reply([1, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
+        for on_reply, given in waiting:
+            on_reply(given, [1, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
 
 
 def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
@@ -151,7 +151,7 @@ async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProf
     upstream.connection_made(FakeTransport())
     pool._lend(upstream)  # noqa: SLF001
     pool.put_back(upstream)
-    client = ServerConnection(worker)
+    client = ServerConnection(worker.pipeline, worker.connections)
     client.connection_made(FakeTransport())
     request = build_request(key, stream=stream)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -163,8 +163,7 @@ async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProf
     if profile is not None:
         profile.enable()
     for _ in range(_BATCHES):
-        pool._idle[0] = (upstream, pool.loop.time())  # noqa: SLF001 - it never grows stale
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(_BATCH):
             client.data_received(request)
             redis.answer()
@@ -172,10 +171,10 @@ async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProf
                 upstream.data_received(segment)
             redis.answer()
         await asyncio.sleep(0)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     if profile is not None:
         profile.disable()
-    served = sum(worker.gateway.metrics._requests.values())  # noqa: SLF001
+    served = sum(tally.requests for tally in worker.gateway.metrics._tallies.values())  # noqa: SLF001
     if served != _BATCH * _BATCHES or worker.gateway.spool.appended != served:
         sys.exit(f"only {served} requests were served")
     return best / _BATCH * 1e6

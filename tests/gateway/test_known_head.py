@@ -21,6 +21,25 @@ def test_the_same_head_is_known_whatever_the_length_of_its_body(length: int) -> 
     assert learn().match(head + b"body") == (len(head), length)
 
 
+@given(st.integers(0, 20_000), st.integers(-3, 3))
+def test_a_whole_body_is_found_only_where_it_is_as_long_as_the_head_says(length: int, more: int) -> None:
+    body = b"x" * max(0, length + more)
+    found = learn().find_body(HEAD.replace(b"12", b"%d" % length) + body)
+    assert found is None or (found == body and len(body) == length)
+
+
+@pytest.mark.parametrize("length", [1, 8, 12, 1300, 20_000])
+def test_a_whole_body_is_found(length: int) -> None:
+    assert learn().find_body(HEAD.replace(b"12", b"%d" % length) + b"x" * length) == b"x" * length
+
+
+@given(st.binary(max_size=3), st.integers(0, len(HEAD) - 1))
+def test_a_whole_body_is_not_found_behind_another_head(other: bytes, at: int) -> None:
+    changed = HEAD[:at] + other + HEAD[at + 1 :]
+    if changed != HEAD:
+        assert learn().find_body(changed + b"x" * 12) is None
+
+
 @given(st.binary(max_size=3), st.integers(0, len(HEAD) - 1))
 def test_a_head_that_differs_anywhere_else_is_not_known(other: bytes, at: int) -> None:
     start = HEAD.index(b"12")

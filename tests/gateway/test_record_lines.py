@@ -14,7 +14,7 @@ from ias.contracts.routes import Backend
 from ias.contracts.spending import Budget, BudgetPolicy, Price, RateLimit
 from ias.gateway.access_log import AccessLine
 from ias.gateway.endpoints import CHAT_COMPLETIONS
-from ias.gateway.record_lines import RecordLines
+from ias.gateway.record_lines import RecordLines, Timing
 from ias.gateway.snapshots import Principal
 from ias.gateway.usage import TokenCounts
 
@@ -48,7 +48,7 @@ class Served:
     usage: TokenCounts
     streamed: bool
     endpoint: Any = CHAT_COMPLETIONS
-    record_hex: str = "019a0000000070008000000000000001"
+    record_id: str = "019a0000-0000-7000-8000-000000000001"
     request_id: str = "req_019a0000000070008000000000000001"
     status: int = 200
     outcome: str = "completed"
@@ -97,9 +97,14 @@ SERVED: st.SearchStrategy[Any] = st.builds(
 )
 
 
+def timing(ttft_s: float | None) -> Timing:
+    ttft_ms = None if ttft_s is None else f"{ttft_s * 1000:.3f}"
+    return Timing("2026-11-23T00:00:00.000Z", 1.5, "1500.000", ttft_s, ttft_ms)
+
+
 @given(SERVED, st.none() | st.just(0.25))
 def test_a_usage_line_is_the_usage_record_of_its_request(served: Any, ttft_s: float | None) -> None:
-    line = RecordLines(served).usage_record(served, "2026-11-23T00:00:00.000Z", 1.5, ttft_s)
+    line = RecordLines(served).usage_record(served, timing(ttft_s))
     decision: dict[str, Any] = {"backend": served.backend_id}
     if served.plan is not None:
         decision["budgets"] = list(served.budget_ids)
@@ -144,7 +149,7 @@ def test_a_usage_line_is_the_usage_record_of_its_request(served: Any, ttft_s: fl
 
 @given(SERVED)
 def test_an_access_line_says_who_asked_for_what_and_how_it_went(served: Any) -> None:
-    line = RecordLines(served).access_line(served, "2026-11-23T00:00:00.000Z", 1.5, 0.25)
+    line = RecordLines(served).access_line(served, timing(0.25))
     assert line.count("\n") == 1
     told = msgspec.json.decode(line, type=AccessLine)
     assert set(json.loads(line)) <= set(AccessLine.__struct_fields__)

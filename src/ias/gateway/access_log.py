@@ -6,9 +6,8 @@ import random
 
 import msgspec
 
-from ias.gateway.clock import Clock
 from ias.gateway.exchange import Exchange
-from ias.gateway.record_lines import RecordLines
+from ias.gateway.record_lines import RecordLines, Timing
 
 _NAME_LENGTH_MAX = 256
 
@@ -43,8 +42,7 @@ class AccessLog:
     `share` is the part of the successful requests that is written.
     """
 
-    def __init__(self, clock: Clock, *, enabled: bool, share: float, fd: int = 1) -> None:
-        self._clock = clock
+    def __init__(self, *, enabled: bool, share: float, fd: int = 1) -> None:
         self._enabled = enabled
         self._share = share
         self._fd = fd
@@ -52,17 +50,15 @@ class AccessLog:
         self._lines: list[str] = []
         self.lost = 0
 
-    def write(self, exchange: Exchange, duration_s: float, ttft_s: float | None) -> None:
+    def write(self, exchange: Exchange, timing: Timing) -> None:
         """Write a request's line, when it is one to be written."""
         if self._is_wanted(exchange):
-            self._append(self._encode(self._line(exchange, duration_s, ttft_s)).decode() + "\n")
+            self._append(self._encode(_line(exchange, timing)).decode() + "\n")
 
-    def write_served(
-        self, exchange: Exchange, lines: RecordLines, occurred_at: str, duration_s: float, ttft_s: float | None
-    ) -> None:
+    def write_served(self, exchange: Exchange, lines: RecordLines, timing: Timing) -> None:
         """The same for a request that was served at the first attempt, whose line is laid out."""
         if self._is_wanted(exchange):
-            self._append(lines.access_line(exchange, occurred_at, duration_s, ttft_s))
+            self._append(lines.access_line(exchange, timing))
 
     def _is_wanted(self, exchange: Exchange) -> bool:
         if not self._enabled:
@@ -73,30 +69,6 @@ class AccessLog:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
         self._lines.append(line)
-
-    def _line(self, exchange: Exchange, duration_s: float, ttft_s: float | None) -> AccessLine:
-        request, principal, backend, usage = exchange.request, exchange.principal, exchange.backend, exchange.usage
-        return AccessLine(
-            time=self._clock.rfc3339(),
-            request_id=exchange.request_id,
-            method=request.method,
-            path=exchange.endpoint.path or request.path.partition(b"?")[0].decode("latin-1"),
-            status=exchange.status,
-            outcome=exchange.outcome,
-            duration_ms=round(duration_s * 1000, 3),
-            ttft_ms=None if ttft_s is None else round(ttft_s * 1000, 3),
-            org_id=None if principal is None else principal.key.org_id,
-            project_id=None if principal is None else principal.key.project_id,
-            api_key_id=None if principal is None else principal.key.key_id,
-            model=exchange.model or _asked_model(exchange),
-            backend_id=None if backend is None else backend.id,
-            streamed=exchange.streamed,
-            input_tokens=0 if usage is None else usage.input_tokens,
-            output_tokens=0 if usage is None else usage.output_tokens,
-            cost_nano_usd=exchange.cost_nano_usd,
-            code=exchange.error_code,
-            attempts=exchange.attempts,
-        )
 
     def flush(self) -> None:
         """Write what has gathered."""
@@ -112,3 +84,28 @@ class AccessLog:
 def _asked_model(exchange: Exchange) -> str:
     """The name of a model that the caller may not use or that is none."""
     return "" if exchange.peek is None else (exchange.peek.model or "")[:_NAME_LENGTH_MAX]
+
+
+def _line(exchange: Exchange, timing: Timing) -> AccessLine:
+    request, principal, backend, usage = exchange.request, exchange.principal, exchange.backend, exchange.usage
+    return AccessLine(
+        time=timing.occurred_at,
+        request_id=exchange.request_id,
+        method=request.method,
+        path=exchange.endpoint.path or request.path.partition(b"?")[0].decode("latin-1"),
+        status=exchange.status,
+        outcome=exchange.outcome,
+        duration_ms=round(timing.duration_s * 1000, 3),
+        ttft_ms=None if timing.ttft_s is None else round(timing.ttft_s * 1000, 3),
+        org_id=None if principal is None else principal.key.org_id,
+        project_id=None if principal is None else principal.key.project_id,
+        api_key_id=None if principal is None else principal.key.key_id,
+        model=exchange.model or _asked_model(exchange),
+        backend_id=None if backend is None else backend.id,
+        streamed=exchange.streamed,
+        input_tokens=0 if usage is None else usage.input_tokens,
+        output_tokens=0 if usage is None else usage.output_tokens,
+        cost_nano_usd=exchange.cost_nano_usd,
+        code=exchange.error_code,
+        attempts=exchange.attempts,
+    )

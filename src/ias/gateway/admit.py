@@ -5,7 +5,6 @@ budget, the output limit is lowered to what does; where nothing fits, the reques
 case by the real cost, and the tokens that were expected by those that were used.
 """
 
-from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -18,7 +17,6 @@ from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.peek import ChatPeek, Peek
 from ias.gateway.rate_limits import limit_headers, over_limit
 from ias.gateway.redis_connection import RedisAwayError
-from ias.gateway.request_ids import made_at
 
 _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
@@ -31,7 +29,7 @@ _TEMPLATE_TOKENS = 1024
 def admit(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `price`; ask the script where budgets or rate limits apply."""
     _check_books(gateway)
-    now = made_at(exchange.record_hex)  # the moment the books go by, also for a request that midnight overtakes
+    now = exchange.made_at  # also for a request that midnight overtakes
     price = exchange.price = _find_price(exchange, gateway, now)
     principal = exchange.principal
     if principal is None:
@@ -170,7 +168,7 @@ def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
     lifetime_s = int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
     command = plan.call.fill(exchange.request_id.encode(), amount, tokens, lifetime_s)
     try:
-        gateway.redis.call(command, partial(_replied, exchange))
+        gateway.redis.call(command, _replied, exchange)
     except RedisAwayError as error:
         raise redis_away() from error
     exchange.may_hold_reservation = plan.is_settled

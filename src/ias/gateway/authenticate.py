@@ -3,8 +3,8 @@
 import base64
 import binascii
 import hashlib
-import time
 from functools import partial
+from typing import NamedTuple
 
 from ias.contracts.api_keys import has_valid_checksum
 from ias.gateway.context import Gateway
@@ -15,23 +15,35 @@ from ias.gateway.redis_connection import RedisAwayError
 from ias.gateway.snapshots import Principal
 
 
+class Credentials(NamedTuple):
+    """What a head says about who is calling."""
+
+    key: bytes
+    digest: bytes
+    """Of the key: raw SHA-256."""
+    organization: bytes | None
+    project: bytes | None
+
+
 def authenticate(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `exchange.principal`, from memory or by a look-up that the exchange waits for."""
-    key = read_key(exchange.request.headers)
-    digest = hashlib.sha256(key).digest()
-    principal = gateway.snapshots.find_principal(digest)
+    request = exchange.request
+    credentials = request.credentials
+    if credentials is None:
+        credentials = request.credentials = _read_credentials(request.headers)
+    principal = gateway.snapshots.find_principal(credentials.digest)
     if principal is not None:
-        return _accept(exchange, principal, key)
-    if not has_valid_checksum(key) or gateway.snapshots.is_known_as_unknown(digest):
-        raise wrong_key(key)
-    task = gateway.snapshots.resolve(digest)
+        return _accept(exchange, principal, credentials)
+    if not has_valid_checksum(credentials.key) or gateway.snapshots.is_known_as_unknown(credentials.digest):
+        raise wrong_key(credentials.key)
+    task = gateway.snapshots.resolve(credentials.digest)
     exchange.reply = task
-    exchange.continuation = partial(_resolved, key)
+    exchange.continuation = partial(_resolved, credentials)
     task.add_done_callback(lambda _: exchange.resume())
     return WAIT
 
 
-def _resolved(key: bytes, exchange: Exchange, gateway: Gateway) -> Progress:
+def _resolved(credentials: Credentials, exchange: Exchange, gateway: Gateway) -> Progress:
     del gateway
     try:
         principal = exchange.reply.result()
@@ -42,26 +54,28 @@ def _resolved(key: bytes, exchange: Exchange, gateway: Gateway) -> Progress:
     finally:
         exchange.reply = None
     if principal is None:
-        raise wrong_key(key)
-    return _accept(exchange, principal, key)
+        raise wrong_key(credentials.key)
+    return _accept(exchange, principal, credentials)
 
 
-def _accept(exchange: Exchange, principal: Principal, key: bytes) -> Progress:
+def _accept(exchange: Exchange, principal: Principal, credentials: Credentials) -> Progress:
     """The key's own state: revoked and expired keys are wrong keys; a suspended org's are genuine but refused."""
-    record = principal.key
-    if record.status == "revoked" or principal.expires_at <= time.time():
-        raise wrong_key(key)
+    if principal.is_revoked or principal.expires_at <= exchange.made_at:
+        raise wrong_key(credentials.key)
     if not principal.is_usable:
         raise Refusal(403, "The key, its project or its organization is suspended.", code="account_suspended")
-    headers = exchange.request.headers
-    organization = headers.get(b"openai-organization")
-    if organization is not None and organization.decode("latin-1") != record.org_id:
+    if credentials.organization is not None and credentials.organization.decode("latin-1") != principal.key.org_id:
         raise mismatched_tenant("Organization")
-    project = headers.get(b"openai-project")
-    if project is not None and project.decode("latin-1") != record.project_id:
+    if credentials.project is not None and credentials.project.decode("latin-1") != principal.key.project_id:
         raise mismatched_tenant("Project")
     exchange.principal = principal
     return NEXT
+
+
+def _read_credentials(headers: dict[bytes, bytes]) -> Credentials:
+    key = read_key(headers)
+    digest = hashlib.sha256(key).digest()
+    return Credentials(key, digest, headers.get(b"openai-organization"), headers.get(b"openai-project"))
 
 
 def read_key(headers: dict[bytes, bytes]) -> bytes:

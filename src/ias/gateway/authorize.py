@@ -6,7 +6,7 @@ from ias.contracts.routes import ModelRoute
 from ias.gateway.context import Gateway
 from ias.gateway.errors import key_not_usable, model_not_found, redis_away, unavailable
 from ias.gateway.exchange import NEXT, Exchange, Progress
-from ias.gateway.peek import CompletionPeek, Peek, read_peek
+from ias.gateway.peek import CompletionPeek, read_peek
 from ias.gateway.snapshots import Principal
 
 
@@ -18,13 +18,16 @@ def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
         raise AssertionError("authorize needs a caller and an inference endpoint")
     peek = read_peek(endpoint.decoder, exchange.request.body)
     endpoint.check(peek)
-    check_key_limits(exchange, principal, gateway)
+    if principal.is_limited:
+        check_key_limits(exchange, principal, gateway)
     exchange.peek = peek
     exchange.route = find_route(peek.model, principal, gateway)
     exchange.model = peek.model
     exchange.streamed = bool(peek.stream)
-    exchange.prompts = count_prompts(peek)
-    exchange.choices = exchange.prompts * max(peek.n or 1, peek.best_of or 1)
+    if type(peek) is CompletionPeek:
+        exchange.prompts = count_prompts(peek)
+    if peek.n is not None or peek.best_of is not None or exchange.prompts != 1:
+        exchange.choices = exchange.prompts * max(peek.n or 1, peek.best_of or 1)
     return NEXT
 
 
@@ -79,9 +82,9 @@ def find_route(model: str, principal: Principal, gateway: Gateway) -> ModelRoute
     return route
 
 
-def count_prompts(peek: Peek) -> int:
+def count_prompts(peek: CompletionPeek) -> int:
     """How many prompts one request holds: `/v1/completions` takes a list of them."""
-    prompt = peek.prompt if isinstance(peek, CompletionPeek) else None
+    prompt = peek.prompt
     if isinstance(prompt, list) and prompt and bytes(memoryview(prompt[0])[:1]) in (b'"', b"["):
         return len(prompt)
     return 1

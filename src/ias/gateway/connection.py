@@ -10,17 +10,15 @@ import socket
 import struct
 from collections import deque
 from http import HTTPStatus
-from typing import Protocol
 
 import httptools
 
 from ias.contracts.ids import request_id_of, uuid7
-from ias.gateway.clock import Clock
 from ias.gateway.cors import cors_headers
 from ias.gateway.errors import Refusal, malformed_http
 from ias.gateway.exchange import Exchange, Request
 from ias.gateway.known_head import KnownHead
-from ias.gateway.settings import GatewaySettings
+from ias.gateway.pipeline import Pipeline
 
 _FOREVER = float("inf")
 _WAITING_MAX = 16
@@ -58,39 +56,17 @@ _KEPT_HEADERS = frozenset(
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Handler(Protocol):
-    """What the connection needs to know of the worker."""
-
-    settings: GatewaySettings
-    clock: Clock
-    connections: "set[ServerConnection]"
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the worker is going down."""
-
-    def begin(self, request: Request, connection: "ServerConnection") -> Exchange:
-        """Take a request through the stages."""
-
-    def abandon(self, exchange: Exchange) -> None:
-        """The client has left."""
-
-    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        """End an exchange with an error that the connection found."""
-
-    def refuse_protocol(self, refusal: Refusal) -> None:
-        """Count a refusal below the level of requests."""
-
-
 class ServerConnection(asyncio.Protocol):
     """One client's connection. It is the `Client` of the exchange that is being answered."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, pipeline: Pipeline, connections: "set[ServerConnection]") -> None:
         self.deadline = _FOREVER
         """Loop time at which `deadline_passed` is due."""
         self.peer_address = ""
-        self._handler = handler
-        self._settings = handler.settings
+        self._pipeline = pipeline
+        self._gateway = pipeline.gateway
+        self._settings = pipeline.gateway.settings
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
@@ -129,7 +105,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_HIGH_BYTES)
         peer = transport.get_extra_info("peername")
         self.peer_address = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
-        self._handler.connections.add(self)
+        self._connections.add(self)
         self.deadline = self._loop.time() + self._settings.gateway_header_timeout_s
 
     def data_received(self, data: bytes) -> None:
@@ -164,16 +140,13 @@ class ServerConnection(asyncio.Protocol):
 
         The parser sees either all of a message or nothing of it, so it does not notice.
         """
-        found = known.match(data)
-        if found is None:
+        body = known.find_body(data)
+        if body is None or self._waiting or self._is_paused:
             return False
-        body_start, length = found
-        if len(data) - body_start != length or self._waiting or self._is_paused:
-            return False
-        request = self._pattern.repeat()
-        request.body = data[body_start:]
-        request.body_bytes = request.content_length = length
-        self._start(request)
+        self._is_answered = self._is_streaming = self._wants_body = False
+        self.deadline = _FOREVER
+        request = self._request = self._pattern.repeat(body)
+        self._begin(request)
         return True
 
     def _learn_head(self, data: bytes, request: Request) -> None:
@@ -183,7 +156,7 @@ class ServerConnection(asyncio.Protocol):
             self._lessons_left -= 1
             if not request.is_chunked and request.content_length:
                 self._known_head = KnownHead.learn(data, request.content_length)
-                self._pattern = request.repeat()
+                self._pattern = request.repeat(b"")
 
     def _is_head_too_large(self, data: bytes) -> bool:
         limit = self._settings.gateway_header_bytes_max - self._head_bytes
@@ -199,12 +172,12 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Asyncio."""
-        self._handler.connections.discard(self)
+        self._connections.discard(self)
         self.deadline = _FOREVER
         self._waiting.clear()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._handler.abandon(exchange)
+            self._pipeline.abandon(exchange)
 
     def pause_writing(self) -> None:
         """asyncio: the client takes less than we have for it."""
@@ -217,7 +190,9 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio: the client has caught up."""
         self._is_paused = False
-        self.deadline = _FOREVER if self._exchange is not None else self._idle_deadline()
+        self.deadline = _FOREVER
+        if self._exchange is None:
+            self.deadline = self._loop.time() + self._settings.gateway_keepalive_s
         if self._waiting:
             self._loop.call_soon(self._start_waiting)
         if self._exchange is not None and self._exchange.relay is not None:
@@ -321,11 +296,14 @@ class ServerConnection(asyncio.Protocol):
         self._request = request
         if not request.is_complete and not request.is_chunked and not request.content_length:
             request.is_complete = True  # no body will come; on_message_complete follows at once
-        exchange = self._handler.begin(request, self)
+        self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        exchange = self._pipeline.begin(request, self)
         if not exchange.is_over:
             self._exchange = exchange
             if self._has_eof:
-                self._handler.abandon(exchange)
+                self._pipeline.abandon(exchange)
 
     def _resume_exchange(self) -> None:
         if self._exchange is not None:
@@ -346,11 +324,11 @@ class ServerConnection(asyncio.Protocol):
             self._linger()
             return
         self._request = None
-        if self._handler.is_draining:
+        if self._gateway.is_draining:
             self._transport.close()
             return
         if not self._is_paused:  # else the deadline is that of the answer that is not taken
-            self.deadline = self._idle_deadline()
+            self.deadline = self._gateway.clock.monotonic + self._settings.gateway_keepalive_s
         if self._waiting:
             self._loop.call_soon(self._start_waiting)
         elif self._late_refusal is not None:
@@ -365,9 +343,6 @@ class ServerConnection(asyncio.Protocol):
         if len(self._waiting) < _WAITING_MAX and not self._is_reading:
             self._resume_reading()
         self._start(request)
-
-    def _idle_deadline(self) -> float:
-        return self._loop.time() + self._settings.gateway_keepalive_s
 
     def _pause_reading(self) -> None:
         if self._is_reading and not self._transport.is_closing():
@@ -401,7 +376,8 @@ class ServerConnection(asyncio.Protocol):
         if request is None or self._transport.is_closing():
             return
         self._is_answered = True
-        self._decide_closing(request)
+        if not request.is_complete or not request.keeps_alive or self._gateway.is_draining:
+            self._decide_closing(request)
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             self._status_line(status),
             content_type,
@@ -451,7 +427,7 @@ class ServerConnection(asyncio.Protocol):
         return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
     def _common_headers(self, request: Request) -> bytes:
-        lines = self._handler.clock.date_line()
+        lines = self._gateway.clock.date_line
         if self._closes_after:
             lines += b"connection: close\r\n"
         if b"origin" in request.headers and self._settings.gateway_cors_origins:
@@ -460,7 +436,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _decide_closing(self, request: Request) -> None:
         """Close after this answer when the peer asks for it, or when what is still to come is not worth reading."""
-        if not request.keeps_alive or self._handler.is_draining:
+        if not request.keeps_alive or self._gateway.is_draining:
             self._closes_after = True
         elif not request.is_complete:
             expects = b"expect" in request.headers and not request.body_bytes
@@ -492,7 +468,7 @@ class ServerConnection(asyncio.Protocol):
         if broken is not None and broken is self._request and self._exchange is not None:
             self._closes_after = True
             self._wants_body = False
-            self._handler.refuse(self._exchange, refusal)
+            self._pipeline.refuse(self._exchange, refusal)
             return
         self._waiting = deque(request for request in self._waiting if request is not broken)
         if self._waiting or (self._request is not None and self._request is not broken):
@@ -507,11 +483,11 @@ class ServerConnection(asyncio.Protocol):
                 self._status_line(refusal.status),
                 len(body),
                 request_id_of(uuid7()).encode(),
-                self._handler.clock.date_line(),
+                self._gateway.clock.date_line,
                 body,
             )
         )
-        self._handler.refuse_protocol(refusal)
+        self._pipeline.refuse_protocol(refusal)
         self._linger()
 
     def _linger(self) -> None:
@@ -563,7 +539,7 @@ class ServerConnection(asyncio.Protocol):
             if self._wants_body:
                 self._wants_body = False
                 self._closes_after = True
-                self._handler.refuse(self._exchange, malformed_http("The request's body did not arrive in time.", 408))
+                self._pipeline.refuse(self._exchange, malformed_http("The request's body did not arrive in time.", 408))
         elif self._held_answer is not None:
             self._closes_after = True
             self._write_held()

@@ -1,9 +1,9 @@
 """One request on its way through the stages: what each of them found out."""
 
-import time
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ias.contracts.events import Outcome
 from ias.contracts.ids import REQUEST_ID_PREFIX
@@ -12,8 +12,10 @@ from ias.contracts.spending import Price
 
 if TYPE_CHECKING:
     from ias.gateway.admission_plan import AdmissionPlan
+    from ias.gateway.authenticate import Credentials
+    from ias.gateway.context import Gateway
     from ias.gateway.endpoints import Endpoint
-    from ias.gateway.pipeline import Stage
+    from ias.gateway.pipeline import Pipeline
     from ias.gateway.relay import Relay
     from ias.gateway.snapshots import Principal
     from ias.gateway.tracing import Trace
@@ -31,43 +33,51 @@ class Progress(Enum):
 NEXT = Progress.NEXT
 WAIT = Progress.WAIT
 
+Stage = Callable[["Exchange", "Gateway"], Progress]
+
+
+class Plan(NamedTuple):
+    """What follows from a request's head alone: where it goes and through which stages."""
+
+    endpoint: "Endpoint"
+    stages: tuple[Stage, ...]
+
 
 class Request:
     """What the client sent. `body` grows until `is_complete`."""
 
-    __slots__ = (
-        "body",
-        "body_bytes",
-        "content_length",
-        "headers",
-        "is_chunked",
-        "is_complete",
-        "is_http10",
-        "keeps_alive",
-        "method",
-        "path",
-    )
+    # Most requests have most of these values: what differs is set on the instance.
+    method = ""
+    path = b""
+    body: bytes | bytearray = b""
+    body_bytes = 0
+    content_length: int | None = None
+    is_chunked = False
+    is_complete = False
+    is_http10 = False
+    keeps_alive = True
+    plan: Plan | None = None
+    """Set when the request begins."""
+    credentials: "Credentials | None" = None
+    """Set by `authenticate`."""
 
     def __init__(self) -> None:
-        self.method = ""
-        self.path = b""
         self.headers: dict[bytes, bytes] = {}
-        self.body: bytes | bytearray = b""
-        self.body_bytes = 0
-        self.content_length: int | None = None
-        self.is_chunked = False
-        self.is_complete = False
-        self.is_http10 = False
-        self.keeps_alive = True
 
-    def repeat(self) -> "Request":
-        """A request with the same head, HTTP/1.1 and complete. Nobody changes headers, so they are shared."""
+    def repeat(self, body: bytes) -> "Request":
+        """A request with the same head, HTTP/1.1 and complete, and another body.
+
+        Nobody changes what a head says, or what was found out from it, so it is shared.
+        """
         again = Request.__new__(Request)
         again.method = self.method
         again.path = self.path
         again.headers = self.headers
-        again.is_chunked = again.is_http10 = False
-        again.is_complete = again.keeps_alive = True
+        again.plan = self.plan
+        again.credentials = self.credentials
+        again.is_complete = True
+        again.body = body
+        again.body_bytes = again.content_length = len(body)
         return again
 
 
@@ -113,11 +123,16 @@ class Exchange:
     # connection
     request: Request
     client: Client
+    record_hex: str
+    """The usage record's id, a UUIDv7 in hexadecimal; the client sees it as `request_id`."""
+    record_id: str
+    """The same with hyphens, as the record has it."""
+    made_at: float
+    """When that was, in Unix seconds: the moment the books go by."""
     endpoint: "Endpoint"
-    stages: Iterator["Stage"]
-    resume: Callable[[], None]
-    """Go on: with `continuation`, if a stage has left one, then with the next stages."""
-    continuation: "Stage | None" = None
+    stages: Iterator[Stage]
+    continuation: Stage | None = None
+    """What to go on with before the next stage."""
     reply: Any = None
     """What the continuation waits for."""
     # authenticate
@@ -164,21 +179,25 @@ class Exchange:
     # settle
     cost_nano_usd: int = 0
 
-    def __init__(self, request: Request, client: Client, endpoint: "Endpoint", record_hex: str) -> None:
+    def __init__(self, pipeline: "Pipeline", request: Request, client: Client, ids: tuple[str, str, float]) -> None:
+        self._pipeline = pipeline
         self.request = request
         self.client = client
-        self.endpoint = endpoint
-        self.record_hex = record_hex
-        """The usage record's id, a UUIDv7 in hexadecimal; the client sees it as `request_id`."""
-        self.request_id = REQUEST_ID_PREFIX + record_hex
-        self.started = time.perf_counter()
+        self.record_hex, self.record_id, self.made_at = ids
+        self.request_id = REQUEST_ID_PREFIX + self.record_hex
+        self.started = perf_counter()
         self.attempts = []
 
+    def resume(self) -> None:
+        """Go on: with `continuation`, if a stage has left one, then with the next stages."""
+        self._pipeline.advance(self)
+
     def answer_headers(self) -> bytes:
-        """The header lines that every answer carries."""
+        """The header lines that every answer carries. The first byte goes out now."""
+        self.first_byte_at = now = perf_counter()
         return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b" % (
             self.request_id.encode(),
-            (time.perf_counter() - self.started) * 1000,
+            (now - self.started) * 1000,
             self.limit_headers,
         )
 
@@ -187,6 +206,4 @@ class Exchange:
     ) -> None:
         """Answer as a whole."""
         self.status = status
-        if self.first_byte_at is None:
-            self.first_byte_at = time.perf_counter()
         self.client.answer(status, self.answer_headers() + headers, body, content_type)

@@ -13,12 +13,14 @@ _DIGITS_MAX = 8
 class KnownHead:
     """A head up to the digits of its Content-Length, and from there to its end."""
 
-    __slots__ = ("_digits_start", "_prefix", "_suffix")
+    __slots__ = ("_digits_start", "_other_bytes", "_prefix", "_suffix", "_template")
 
     def __init__(self, prefix: bytes, suffix: bytes) -> None:
         self._prefix = prefix
         self._suffix = suffix
         self._digits_start = len(prefix)
+        self._template = prefix.replace(b"%", b"%%") + b"%d" + suffix.replace(b"%", b"%%")
+        self._other_bytes = len(prefix) + len(suffix)
 
     @classmethod
     def learn(cls, data: bytes, content_length: int) -> "KnownHead | None":
@@ -41,6 +43,19 @@ class KnownHead:
         if data[start:digits_end] != b"%d" % content_length:
             return None
         return cls(data[:start], data[digits_end:end])
+
+    def find_body(self, data: bytes) -> bytes | None:
+        """The body, when `data` is this head and then the whole body it tells of, no more; else None.
+
+        The length is worked out rather than read: what `data` has beyond the rest of the head are the digits and the body.
+        (Where the digits make that number one digit longer the length comes out wrong, and the answer is None.)
+        """
+        beyond = len(data) - self._other_bytes
+        length = beyond - len(str(beyond))
+        head = self._template % length
+        if length > 0 and len(data) - len(head) == length and data.startswith(head):
+            return data[len(head) :]
+        return None
 
     def match(self, data: bytes) -> tuple[int, int] | None:
         """Where the body begins and how long it will be, when `data` begins with this head; else None."""

@@ -14,6 +14,7 @@ import msgspec
 
 from ias.contracts.spending import RateLimit
 from ias.gateway.exchange import Exchange
+from ias.gateway.record_lines import Timing
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -82,6 +83,21 @@ _GAUGES_VALID_S = 5.0
 """A sibling's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
 
 
+class Tally:
+    """What is counted of the requests with one endpoint, model and status."""
+
+    __slots__ = ("cached_input_tokens", "durations", "first_bytes", "input_tokens", "output_tokens", "requests")
+
+    def __init__(self, durations: HistogramValues, first_bytes: HistogramValues) -> None:
+        self.requests = 0
+        self.input_tokens = 0
+        self.cached_input_tokens = 0
+        self.output_tokens = 0
+        self.durations = durations
+        """Of the endpoint, shared by all its tallies."""
+        self.first_bytes = first_bytes
+
+
 class Metrics:
     """One worker's numbers.
 
@@ -96,8 +112,7 @@ class Metrics:
         self.redis_failures = 0
         self.reservations_exceeded = 0
         self.upstream_retries = 0
-        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self._tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._tallies: dict[tuple[str, str, int], Tally] = {}
         self._refusals: defaultdict[str, int] = defaultdict(int)
         self._limit_refusals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._durations: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
@@ -111,22 +126,26 @@ class Metrics:
         """Export a number that something else keeps."""
         self._sources.append((name, read, is_counter))
 
-    def observe(self, exchange: Exchange, duration_s: float, ttft_s: float | None) -> None:
+    def observe(self, exchange: Exchange, timing: Timing) -> None:
         """Count one request."""
-        name, model = exchange.endpoint.name, exchange.model
-        self._requests[name, model, exchange.status] += 1
-        self._durations[name].observe(duration_s)
+        name = (exchange.endpoint.name, exchange.model, exchange.status)
+        tally = self._tallies.get(name) or self._open(name)
+        tally.requests += 1
+        duration_s, ttft_s = timing.duration_s, timing.ttft_s
+        tally.durations.observe(duration_s)
         if ttft_s is not None:
-            self._first_bytes[name].observe(ttft_s)
+            tally.first_bytes.observe(ttft_s)
         if exchange.error_code is not None:
             self.count_refusal(exchange.error_code)
         usage = exchange.usage
         if usage is not None:
-            tokens = self._tokens
-            tokens[model, "input"] += usage.input_tokens
-            tokens[model, "output"] += usage.output_tokens
-            if usage.cached_input_tokens:
-                tokens[model, "cached_input"] += usage.cached_input_tokens
+            tally.input_tokens += usage.input_tokens
+            tally.output_tokens += usage.output_tokens
+            tally.cached_input_tokens += usage.cached_input_tokens
+
+    def _open(self, name: tuple[str, str, int]) -> Tally:
+        tally = self._tallies[name] = Tally(self._durations[name[0]], self._first_bytes[name[0]])
+        return tally
 
     def count_limit_refusal(self, limit: RateLimit) -> None:
         """Count a request that a rate limit refused."""
@@ -144,9 +163,10 @@ class Metrics:
         numbers = Numbers(
             counters={
                 "ias_gateway_requests_total": {
-                    _join(endpoint, model, str(status)): n for (endpoint, model, status), n in self._requests.items()
+                    _join(endpoint, model, str(status)): tally.requests
+                    for (endpoint, model, status), tally in self._tallies.items()
                 },
-                "ias_gateway_tokens_total": {_join(*key): n for key, n in self._tokens.items()},
+                "ias_gateway_tokens_total": self._collect_tokens(),
                 "ias_gateway_refusals_total": dict(self._refusals),
                 "ias_gateway_rate_limit_refusals_total": {_join(*key): n for key, n in self._limit_refusals.items()},
                 "ias_gateway_internal_errors_total": {"": self.internal_errors},
@@ -167,6 +187,16 @@ class Metrics:
                 numbers.gauges[name] = read()
         _merge(numbers, self._before, with_gauges=False)
         return numbers
+
+    def _collect_tokens(self) -> dict[str, float]:
+        tokens: defaultdict[str, float] = defaultdict(float)
+        for (_, model, _), tally in self._tallies.items():
+            if tally.input_tokens or tally.output_tokens:
+                tokens[_join(model, "input")] += tally.input_tokens
+                tokens[_join(model, "output")] += tally.output_tokens
+            if tally.cached_input_tokens:
+                tokens[_join(model, "cached_input")] += tally.cached_input_tokens
+        return tokens
 
     def save(self) -> None:
         """Leave the numbers for the siblings."""

@@ -5,9 +5,6 @@ first (a reply from Redis, a backend's answer); whoever brings that about calls 
 for a request: everything runs in the event loop's callbacks.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import structlog
 
 from ias.gateway.admit import admit
@@ -29,7 +26,7 @@ from ias.gateway.endpoints import (
     find_endpoint,
 )
 from ias.gateway.errors import Refusal, internal
-from ias.gateway.exchange import WAIT, Client, Exchange, Progress, Request
+from ias.gateway.exchange import WAIT, Client, Exchange, Plan, Request, Stage
 from ias.gateway.list_models import list_models
 from ias.gateway.operations import answer_health, answer_metrics, answer_options, answer_ready
 from ias.gateway.receive import receive
@@ -38,8 +35,6 @@ from ias.gateway.relay import relay
 from ias.gateway.replay import replay
 from ias.gateway.route import route
 from ias.gateway.settle import settle
-
-Stage = Callable[[Exchange, Gateway], Progress]
 
 INFERENCE: tuple[Stage, ...] = (dispatch, authenticate, receive, authorize, admit, route, relay)
 _IN_DEPLOYMENTS: tuple[Stage, ...] = (dispatch, authenticate, receive, name_model, authorize, admit, route, relay)
@@ -63,17 +58,89 @@ _CLIENT_LEFT = 499
 log = structlog.get_logger("ias.gateway.pipeline")
 
 
-def begin(request: Request, client: Client, gateway: Gateway) -> Exchange:
-    """Take a request whose head is complete through its stages."""
+class Pipeline:
+    """Takes one worker's requests through their stages."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def begin(self, request: Request, client: Client) -> Exchange:
+        """Take a request whose head is complete through its stages."""
+        gateway = self.gateway
+        plan = request.plan
+        if plan is None:
+            plan = request.plan = _plan(request)
+        exchange = Exchange(self, request, client, gateway.request_ids.make())
+        exchange.endpoint, stages = plan
+        tracing = gateway.tracing
+        exchange.stages = iter(stages) if tracing is None else tracing.begin(exchange, stages)
+        gateway.metrics.in_flight += 1
+        self.advance(exchange)
+        return exchange
+
+    def advance(self, exchange: Exchange) -> None:
+        """Go on until a stage waits or the request is over."""
+        if exchange.is_over:
+            return
+        gateway = self.gateway
+        try:
+            continuation = exchange.continuation
+            if continuation is not None:
+                exchange.continuation = None
+                if continuation(exchange, gateway) is WAIT:
+                    return
+            for stage in exchange.stages:
+                if stage(exchange, gateway) is WAIT:
+                    return
+        except Refusal as refusal:
+            _refuse(exchange, refusal)
+        except Exception:  # a fault in one request must not take down the others' worker
+            log.exception("request_failed", request_id=exchange.request_id)
+            gateway.metrics.internal_errors += 1
+            _refuse(exchange, internal())
+        self._close(exchange)
+
+    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        """End an exchange with an error that was found outside its stages."""
+        if not exchange.is_over:
+            _refuse(exchange, refusal)
+            self._close(exchange)
+
+    def refuse_protocol(self, refusal: Refusal) -> None:
+        """Count a refusal below the level of requests."""
+        self.gateway.metrics.count_refusal(refusal.code or f"http_{refusal.status}")
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client has left: stop the backend, settle what was used."""
+        if exchange.is_over:
+            return
+        exchange.is_gone = True
+        if exchange.relay is not None:
+            exchange.relay.abort("client_gone")
+        exchange.outcome = "cancelled"
+        exchange.status = exchange.status or _CLIENT_LEFT
+        self._close(exchange)
+
+    def _close(self, exchange: Exchange) -> None:
+        gateway = self.gateway
+        exchange.is_over = True
+        gateway.metrics.in_flight -= 1
+        try:
+            tracing = gateway.tracing
+            for stage in CLOSING if tracing is None else tracing.watch(exchange, CLOSING):
+                stage(exchange, gateway)
+            if tracing is not None:
+                tracing.end(exchange)
+        except Exception:  # the connection must go on to its next request whatever the books say
+            log.exception("closing_failed", request_id=exchange.request_id)
+            gateway.metrics.internal_errors += 1
+        exchange.relay = None  # it holds the exchange: cycles wait for the garbage collector
+        exchange.client.exchange_over()
+
+
+def _plan(request: Request) -> Plan:
     endpoint = find_endpoint(request.path.partition(b"?")[0])
-    exchange = Exchange(request, client, endpoint, gateway.request_ids.next_hex())
-    stages = _stages(request, endpoint)
-    tracing = gateway.tracing
-    exchange.stages = iter(stages) if tracing is None else tracing.begin(exchange, stages)
-    exchange.resume = partial(advance, exchange, gateway)
-    gateway.metrics.in_flight += 1
-    advance(exchange, gateway)
-    return exchange
+    return Plan(endpoint, _stages(request, endpoint))
 
 
 def _stages(request: Request, endpoint: Endpoint) -> tuple[Stage, ...]:
@@ -86,47 +153,6 @@ def _stages(request: Request, endpoint: Endpoint) -> tuple[Stage, ...]:
     return stages
 
 
-def advance(exchange: Exchange, gateway: Gateway) -> None:
-    """Go on until a stage waits or the request is over."""
-    if exchange.is_over:
-        return
-    try:
-        continuation = exchange.continuation
-        if continuation is not None:
-            exchange.continuation = None
-            if continuation(exchange, gateway) is WAIT:
-                return
-        for stage in exchange.stages:
-            if stage(exchange, gateway) is WAIT:
-                return
-    except Refusal as refusal:
-        _refuse(exchange, refusal)
-    except Exception:  # a fault in one request must not take down the others' worker
-        log.exception("request_failed", request_id=exchange.request_id)
-        gateway.metrics.internal_errors += 1
-        _refuse(exchange, internal())
-    _close(exchange, gateway)
-
-
-def refuse(exchange: Exchange, gateway: Gateway, refusal: Refusal) -> None:
-    """End an exchange with an error that was found outside its stages."""
-    if not exchange.is_over:
-        _refuse(exchange, refusal)
-        _close(exchange, gateway)
-
-
-def abandon(exchange: Exchange, gateway: Gateway) -> None:
-    """The client has left: stop the backend, settle what was used."""
-    if exchange.is_over:
-        return
-    exchange.is_gone = True
-    if exchange.relay is not None:
-        exchange.relay.abort("client_gone")
-    exchange.outcome = "cancelled"
-    exchange.status = exchange.status or _CLIENT_LEFT
-    _close(exchange, gateway)
-
-
 def _refuse(exchange: Exchange, refusal: Refusal) -> None:
     exchange.error_code = refusal.code or refusal.kind
     if exchange.is_gone:
@@ -135,23 +161,3 @@ def _refuse(exchange: Exchange, refusal: Refusal) -> None:
         exchange.client.abort()
         return
     exchange.answer(refusal.status, refusal.body(), headers=refusal.headers)
-
-
-def _close(exchange: Exchange, gateway: Gateway) -> None:
-    exchange.is_over = True
-    gateway.metrics.in_flight -= 1
-    try:
-        tracing = gateway.tracing
-        for stage in CLOSING if tracing is None else tracing.watch(exchange, CLOSING):
-            stage(exchange, gateway)
-        if tracing is not None:
-            tracing.end(exchange)
-    except Exception:  # the connection must go on to its next request whatever the books say
-        log.exception("closing_failed", request_id=exchange.request_id)
-        gateway.metrics.internal_errors += 1
-    exchange.client.exchange_over()
-    exchange.resume, exchange.relay = _nothing, None  # both hold the exchange: cycles wait for the garbage collector
-
-
-def _nothing() -> None:
-    pass

@@ -2,27 +2,42 @@
 
 from time import perf_counter
 
+from ias.gateway.clock import format_millis
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
-from ias.gateway.record_lines import RecordLines
+from ias.gateway.record_lines import RecordLines, Timing
 
 
 def record(exchange: Exchange, gateway: Gateway) -> Progress:
     """Write down what happened. Only requests that a backend served are usage."""
-    duration_s = perf_counter() - exchange.started
-    ttft_s = None if exchange.first_byte_at is None else exchange.first_byte_at - exchange.started
-    gateway.metrics.observe(exchange, duration_s, ttft_s)
+    timing = _time(exchange, gateway)
+    gateway.metrics.observe(exchange, timing)
+    access_log = gateway.access_log
     if not exchange.was_served or exchange.usage is None:
-        gateway.access_log.write(exchange, duration_s, ttft_s)
+        access_log.write(exchange, timing)
         return NEXT
     lines = find_lines(exchange)
-    occurred_at = gateway.clock.rfc3339()
-    gateway.spool.append(lines.usage_record(exchange, occurred_at, duration_s, ttft_s).encode())
+    gateway.spool.append(lines.usage_record(exchange, timing).encode())
     if exchange.error_code is None and not exchange.attempts:
-        gateway.access_log.write_served(exchange, lines, occurred_at, duration_s, ttft_s)
+        access_log.write_served(exchange, lines, timing)
     else:
-        gateway.access_log.write(exchange, duration_s, ttft_s)
+        access_log.write(exchange, timing)
     return NEXT
+
+
+def _time(exchange: Exchange, gateway: Gateway) -> Timing:
+    started, first_byte_at = exchange.started, exchange.first_byte_at
+    ttft_s: float | None
+    ttft_ms: str | None
+    if first_byte_at is not None and not exchange.streamed:  # it went out at once: its first byte was its end
+        ttft_s = duration_s = first_byte_at - started
+        ttft_ms = duration_ms = format_millis(duration_s)
+    else:
+        duration_s = perf_counter() - started
+        duration_ms = format_millis(duration_s)
+        ttft_s = None if first_byte_at is None else first_byte_at - started
+        ttft_ms = None if ttft_s is None else format_millis(ttft_s)
+    return Timing(gateway.clock.rfc3339(exchange.made_at + duration_s), duration_s, duration_ms, ttft_s, ttft_ms)
 
 
 def find_lines(exchange: Exchange) -> RecordLines:

@@ -22,6 +22,16 @@ def _text(value: Any) -> str:
     return _encode(value).decode()
 
 
+class Timing(msgspec.Struct, frozen=True, gc=False):
+    """When a request was over and how long it took; as numbers and, in milliseconds, as they are written."""
+
+    occurred_at: str
+    duration_s: float
+    duration_ms: str
+    ttft_s: float | None
+    ttft_ms: str | None
+
+
 class RecordLines:
     """The lines of one key's requests for one model at one backend.
 
@@ -56,19 +66,18 @@ class RecordLines:
         if plan is not None and plan.limits:
             self._budgets += f',"rate_limits":{_text([limit.id for limit in plan.limits])}'
 
-    def usage_record(self, exchange: Exchange, occurred_at: str, duration_s: float, ttft_s: float | None) -> str:
+    def usage_record(self, exchange: Exchange, timing: Timing) -> str:
         """The JSON of a `contracts.events.UsageRecord`."""
-        digits, usage = exchange.record_hex, exchange.usage
+        usage = exchange.usage
         if usage is None:
             raise AssertionError("a usage record needs usage")
-        ttft = "null" if ttft_s is None else f"{ttft_s * 1000:.3f}"
         return (
-            f'{{"id":"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",'
-            f'"request_id":"{exchange.request_id}","occurred_at":"{occurred_at}",{self._names},'
+            f'{{"id":"{exchange.record_id}","request_id":"{exchange.request_id}",'
+            f'"occurred_at":"{timing.occurred_at}",{self._names},'
             f'"streamed":{_JSON_BOOLEANS[exchange.streamed]},"status":{exchange.status},"outcome":"{exchange.outcome}",'
             f'"input_tokens":{usage.input_tokens},"cached_input_tokens":{usage.cached_input_tokens},'
             f'"output_tokens":{usage.output_tokens},"estimated":{_JSON_BOOLEANS[usage.estimated]},{self._price},'
-            f'"cost_nano_usd":{exchange.cost_nano_usd},"ttft_ms":{ttft},"duration_ms":{duration_s * 1000:.3f},'
+            f'"cost_nano_usd":{exchange.cost_nano_usd},"ttft_ms":{timing.ttft_ms or "null"},"duration_ms":{timing.duration_ms},'
             f'"decision":{self._decision(exchange)}}}\n'
         )
 
@@ -89,15 +98,15 @@ class RecordLines:
             more += f',"attempts":{_text(exchange.attempts)}'
         return f"{self._budgets}{more}}}"
 
-    def access_line(self, exchange: Exchange, occurred_at: str, duration_s: float, ttft_s: float | None) -> str:
+    def access_line(self, exchange: Exchange, timing: Timing) -> str:
         """The JSON of an `access_log.AccessLine`, for a request whose error, if any, and attempts are told there."""
         usage = exchange.usage
         if usage is None:
             raise AssertionError("a served request has usage")
-        ttft = "" if ttft_s is None else f'"ttft_ms":{ttft_s * 1000:.3f},'
+        ttft = "" if timing.ttft_ms is None else f'"ttft_ms":{timing.ttft_ms},'
         return (
-            f'{{"time":"{occurred_at}","request_id":"{exchange.request_id}","method":"POST","status":{exchange.status},'
-            f'"outcome":"{exchange.outcome}","duration_ms":{duration_s * 1000:.3f},{ttft}{self._access_names},'
+            f'{{"time":"{timing.occurred_at}","request_id":"{exchange.request_id}","method":"POST","status":{exchange.status},'
+            f'"outcome":"{exchange.outcome}","duration_ms":{timing.duration_ms},{ttft}{self._access_names},'
             f'"streamed":{_JSON_BOOLEANS[exchange.streamed]},"input_tokens":{usage.input_tokens},'
             f'"output_tokens":{usage.output_tokens},"cost_nano_usd":{exchange.cost_nano_usd}}}\n'
         )

@@ -18,8 +18,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 import structlog
 
-Callback = Callable[[Any], None]
-"""Gets the reply: a value, a `hiredis.ReplyError`, or a RedisAwayError when the connection was lost before it came."""
+Callback = Callable[[Any, Any], None]
+"""Gets what was given with the command, and the reply: a value, a `hiredis.ReplyError`, or a RedisAwayError when the
+connection was lost before it came. No closure is made for a command."""
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_LAST_S = 2.0
@@ -77,7 +78,9 @@ class _Protocol(asyncio.Protocol):
         self._owner = owner
         self._reader = hiredis.Reader()
         self.transport: asyncio.Transport | None = None
-        self.pending: deque[tuple[Callback, float]] = deque()
+        self.pending: deque[tuple[Callback, Any]] = deque()
+        self.sent = 0
+        """Commands so far."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -87,10 +90,11 @@ class _Protocol(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not False:
-                if isinstance(reply, hiredis.PushNotification):
+                if type(reply) is hiredis.PushNotification:
                     self._owner.pushed(reply)
                 else:
-                    pending.popleft()[0](reply)
+                    on_reply, given = pending.popleft()
+                    on_reply(given, reply)
         except hiredis.ProtocolError:
             self.abort()
 
@@ -139,7 +143,9 @@ class RedisConnection:
         """Asked for once: each `get_running_loop` is a system call (getpid) in CPython 3.11."""
         self._protocol: _Protocol | None = None
         self._out: list[bytes] = []
-        self._is_flush_due = False
+        self._watched = 0
+        """Of the commands sent on this connection, how many must have their reply by `_watched_until`."""
+        self._watched_until = 0.0
         self._closing = False
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -148,8 +154,8 @@ class RedisConnection:
 
     # -------------------------------------------------------------- commands
 
-    def call(self, command: bytes, on_reply: Callback) -> None:
-        """Send a packed command; `on_reply` is called exactly once, later.
+    def call(self, command: bytes, on_reply: Callback, given: Any = None) -> None:
+        """Send a packed command; `on_reply(given, reply)` is called exactly once, later.
 
         Raises:
             RedisAwayError: there is no connection, or far too much waits on it. `on_reply` is not called then.
@@ -157,7 +163,7 @@ class RedisConnection:
         protocol = self._protocol
         if not self.is_ready or protocol is None or len(protocol.pending) >= _PENDING_MAX:
             raise RedisAwayError("Redis is away")
-        self._send(protocol, command, on_reply)
+        self._send(protocol, command, on_reply, given)
 
     async def execute(self, *command: str | bytes | int) -> Any:
         """Send a command and wait for its reply, off the data path.
@@ -167,19 +173,17 @@ class RedisConnection:
             hiredis.ReplyError: Redis refused the command.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.call(pack(*command), _resolver(future))
+        self.call(pack(*command), _resolve, future)
         return await future
 
-    def _send(self, protocol: _Protocol, command: bytes, on_reply: Callback) -> None:
-        loop = self._loop
-        protocol.pending.append((on_reply, loop.time() + self._timeout_s))
+    def _send(self, protocol: _Protocol, command: bytes, on_reply: Callback, given: Any) -> None:
+        protocol.pending.append((on_reply, given))
+        protocol.sent += 1
+        if not self._out:
+            self._loop.call_soon(self._flush)
         self._out.append(command)
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._is_flush_due = False
         out, self._out = self._out, []
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.write(b"".join(out))
@@ -191,9 +195,17 @@ class RedisConnection:
                 self.call(pack("SCRIPT", "LOAD", script.source), _ignore)
 
     def check_deadline(self, now: float) -> None:
-        """Give the connection up when its oldest command has waited too long: nothing behind it can be answered either."""
+        """Give the connection up when a command has waited too long: nothing behind it can be answered either.
+
+        Told the time now and then by the worker's clock, since noting it with each command would cost more: all that was
+        sent by one look has its reply within the timeout of that look.
+        """
         protocol = self._protocol
-        if protocol is not None and protocol.pending and protocol.pending[0][1] < now:
+        if protocol is None:
+            return
+        if protocol.sent - len(protocol.pending) >= self._watched:
+            self._watched, self._watched_until = protocol.sent, now + self._timeout_s
+        elif self._watched_until < now:
             log.warning("redis_deadline_passed", waiting=len(protocol.pending))
             protocol.abort()
 
@@ -239,6 +251,7 @@ class RedisConnection:
             context = ssl.create_default_context() if address.is_tls else None
             _, protocol = await loop.create_connection(lambda: _Protocol(self), address.host, address.port, ssl=context)
         self._protocol = protocol
+        self._watched = 0
         await self._shake_hands(protocol)
         self.is_ready = True
         self._on_ready()
@@ -256,7 +269,7 @@ class RedisConnection:
         commands += [("SCRIPT", "LOAD", script.source) for script in self._scripts]
         futures = [asyncio.get_running_loop().create_future() for _ in commands]
         for command, future in zip(commands, futures, strict=True):
-            self._send(protocol, pack(*command), _resolver(future))
+            self._send(protocol, pack(*command), _resolve, future)
         await asyncio.gather(*futures)
 
     def _drop(self) -> None:
@@ -284,22 +297,19 @@ class RedisConnection:
                 log.warning("redis_lost", error=str(error) if error else None, unanswered=len(pending))
             self._on_lost()
         away = RedisAwayError("the connection to Redis was lost")
-        for on_reply, _ in pending:
-            on_reply(away)
+        for on_reply, given in pending:
+            on_reply(given, away)
         self._lost.set()
 
 
-def _ignore(_: Any) -> None:
+def _ignore(given: Any, reply: Any) -> None:
     pass
 
 
-def _resolver(future: asyncio.Future[Any]) -> Callback:
-    def resolve(reply: Any) -> None:
-        if future.done():
-            return
-        if isinstance(reply, Exception):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
-
-    return resolve
+def _resolve(future: asyncio.Future[Any], reply: Any) -> None:
+    if future.done():
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
+    else:
+        future.set_result(reply)

@@ -7,7 +7,6 @@ complete or not at all.
 
 import asyncio
 import random
-import time
 import zlib
 from collections.abc import Callable
 from typing import Literal
@@ -23,7 +22,7 @@ from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Re
 from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import refusal_of
-from ias.gateway.upstream import BackendPool, PoolFullError, UpstreamConnection, UpstreamHead
+from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
 from ias.gateway.usage import NoJsonObjectError, read_answer_usage
 
 _ERROR_BYTES_MAX = 1_048_576
@@ -41,48 +40,46 @@ def relay(exchange: Exchange, gateway: Gateway) -> Progress:
     backend = exchange.backend
     if backend is None:
         raise AssertionError("relay needs a backend")
-    exchange.relay = Relay(exchange, gateway)
-    exchange.relay.attempt(backend)
+    exchange.relay = Relay(exchange, gateway, backend)
+    exchange.relay.start()
     return WAIT
 
 
 class Relay:
     """The Receiver of one exchange."""
 
-    def __init__(self, exchange: Exchange, gateway: Gateway) -> None:
+    # What most requests never change.
+    _connection: UpstreamConnection | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _head: UpstreamHead | None = None
+    _stream: EventStream | None = None
+    _body: bytes | bytearray = b""
+    _has_begun = False
+    """Whether the client has been sent a byte."""
+    _is_over = False
+    _is_paused = False
+    _retried_stale = False
+
+    def __init__(self, exchange: Exchange, gateway: Gateway, backend: Backend) -> None:
         self._exchange = exchange
         self._gateway = gateway
-        self._connection: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._pool: BackendPool
-        self._backend: Backend
-        self._head: UpstreamHead | None = None
-        self._stream: EventStream | None = None
-        self._body: bytes | bytearray = b""
-        self._has_begun = False
-        """Whether the client has been sent a byte."""
-        self._is_over = False
-        self._is_paused = False
-        self._retried_stale = False
-        self._tried: list[str] = []
-        self._total_deadline = 0.0
+        self._backend = backend
+        self._tried = [backend.id]
+        self._pool = gateway.upstreams.pool(backend.url)
+        self._total_deadline = gateway.clock.monotonic + gateway.settings.gateway_total_timeout_s
 
     # -------------------------------------------------------------- to the backend
 
-    def attempt(self, backend: Backend) -> None:
-        """Send the request to a backend, on an idle connection or a new one.
+    def start(self) -> None:
+        """Send the request to the backend, on an idle connection or a new one.
 
         Raises:
             Refusal: neither this backend nor another can take it.
         """
-        self._backend = self._exchange.backend = backend
-        self._tried.append(backend.id)
-        self._pool = self._gateway.upstreams.pool(backend.url)
-        self._total_deadline = self._pool.loop.time() + self._gateway.settings.gateway_total_timeout_s
         try:
             connection = self._pool.take_idle()
         except PoolFullError:
-            self._exchange.attempts.append(f"{backend.id}: full")
+            self._exchange.attempts.append(f"{self._backend.id}: full")
             self._try_another(unavailable("All servers of the model are busy.", "overloaded"))
             return
         if connection is not None:
@@ -91,6 +88,7 @@ class Relay:
             self._connect(pause_s=0.0)
 
     def _connect(self, *, pause_s: float) -> None:
+        self._head, self._body = None, b""  # of the attempt before
         self._connecting = asyncio.get_running_loop().create_task(self._open(pause_s), name="connect-backend")
 
     async def _open(self, pause_s: float) -> None:
@@ -109,20 +107,11 @@ class Relay:
             self._guard(lambda: self._send(connection))
 
     def _send(self, connection: UpstreamConnection) -> None:
-        settings = self._gateway.settings
-        requests = self._gateway.upstream_requests
+        requests, backend = self._gateway.upstream_requests, self._backend
         self._connection = connection
-        self._head = None
-        self._body = b""
-        body = requests.body(self._exchange, self._backend)
-        connection.send(
-            self,
-            requests.head(self._exchange, self._backend, self._pool, len(body)),
-            body,
-            first_byte_timeout_s=settings.gateway_first_byte_timeout_s,
-            idle_timeout_s=settings.gateway_stream_idle_timeout_s,
-            total_deadline=self._total_deadline,
-        )
+        body = requests.body(self._exchange, backend)
+        head = requests.head(self._exchange, backend, self._pool, len(body))
+        connection.send(self, head, body, self._total_deadline)
         if self._is_paused:
             connection.pause()
 
@@ -134,7 +123,7 @@ class Relay:
         if head.status != 200:
             return False
         self._pool.succeeded()
-        if not self._exchange.streamed or not head.content_type.startswith(b"text/event-stream"):
+        if not self._exchange.streamed or not head.content_type.startswith(EVENT_STREAM):
             return False
         if head.content_encoding not in (b"", b"identity"):
             return False  # told apart when the body is whole
@@ -192,6 +181,12 @@ class Relay:
             self._drop_connection()
             self.answer_failed("malformed")
 
+    def whole_received(self, head: UpstreamHead, body: bytes) -> None:
+        """See Receiver."""
+        self._head, self._body = head, body
+        self._pool.succeeded()
+        self._guard(self._finish_whole)
+
     def answer_ended(self) -> None:
         """See Receiver."""
         if self._is_over:
@@ -216,7 +211,6 @@ class Relay:
         if not self._has_begun:
             self._has_begun = exchange.was_served = True
             exchange.status = 200
-            exchange.first_byte_at = time.perf_counter()
             exchange.client.begin_stream(200, exchange.answer_headers())
         exchange.client.stream(output)
 
@@ -261,7 +255,7 @@ class Relay:
         head, exchange = self._head, self._exchange
         if head is None:
             raise upstream_failed(502, "The model's server gave no answer.", "upstream_malformed")
-        body = self._decode(head)
+        body = self._decode(head) if head.content_encoding else self._body
         if head.status == 200:
             self._answer_with(body)
             return
@@ -305,7 +299,7 @@ class Relay:
 
     def _decode(self, head: UpstreamHead) -> bytes | bytearray:
         """The body without its content encoding, which we asked the backend not to use."""
-        if head.content_encoding in (b"", b"identity"):
+        if head.content_encoding == b"identity":
             return self._body
         limit = self._gateway.settings.gateway_answer_bytes_max
         try:
@@ -378,7 +372,8 @@ class Relay:
     def _finish(self, outcome: Literal["completed", "failed", "cancelled"]) -> None:
         self._is_over = True
         self._exchange.outcome = outcome
-        self._take_stream_usage()
+        if self._stream is not None:
+            self._take_stream_usage()
         self._exchange.resume()
 
     def _take_stream_usage(self) -> None:

@@ -57,8 +57,8 @@ def replay(exchange: Exchange, gateway: Gateway) -> Progress:
     lasts_ms = int((gateway.settings.gateway_total_timeout_s + _CLAIM_MARGIN_S) * 1000)
     replies: list[Any] = []
     try:
-        gateway.redis.call(pack("SET", name, _encode(claim), "NX", "PX", lasts_ms), replies.append)
-        gateway.redis.call(pack("GET", name), partial(_replied, exchange, gateway, name, replies))
+        gateway.redis.call(pack("SET", name, _encode(claim), "NX", "PX", lasts_ms), _note, replies)
+        gateway.redis.call(pack("GET", name), partial(_replied, exchange, gateway, name), replies)
     except RedisAwayError as error:
         raise redis_away() from error
     exchange.continuation = partial(_looked_up, name, claim)
@@ -111,7 +111,11 @@ def _give_up(gateway: Gateway, name: str) -> None:
         gateway.redis.call(pack("DEL", name), _ignore)
 
 
-def _ignore(reply: Any) -> None:
+def _note(replies: list[Any], reply: Any) -> None:
+    replies.append(reply)
+
+
+def _ignore(given: Any, reply: Any) -> None:
     """Nobody waits: an answer that could not be stored only means that a repetition is served anew."""
 
 

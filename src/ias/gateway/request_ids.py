@@ -1,12 +1,12 @@
 """Request ids: UUIDv7 as `contracts.ids` defines it, made as text without the object in between.
 
-Every request needs one in two spellings; this takes a tenth of the time, with random bytes fetched in bulk.
+Every request needs one in three spellings; this takes a tenth of the time. All that does not depend on the moment is made
+in bulk.
 """
 
 import os
-import time
+from time import time_ns
 
-_RANDOM_HEX_LENGTH = 20  # 80 bits, six of which give way to version and variant
 _BATCH = 256
 _VARIANTS = "89ab"
 
@@ -15,21 +15,30 @@ class RequestIds:
     """Makes ids in the order of time."""
 
     def __init__(self) -> None:
-        self._random = ""
-        self._position = 0
+        self._tails: list[tuple[str, str]] = []
+        self._millis = 0
+        self._head = ""
+        self._head_with_hyphen = ""
 
-    def next_hex(self) -> str:
-        """32 hexadecimal digits of a new UUIDv7."""
-        start = self._position
-        if start >= len(self._random):
-            self._random = os.urandom(_BATCH * _RANDOM_HEX_LENGTH // 2).hex()
-            start = 0
-        self._position = end = start + _RANDOM_HEX_LENGTH
-        digits = self._random[start:end]
-        variant = _VARIANTS[int(digits[0], 16) & 3]
-        return f"{time.time_ns() // 1_000_000:012x}7{digits[1:4]}{variant}{digits[4:19]}"
+    def make(self) -> tuple[str, str, float]:
+        """A new UUIDv7 in hexadecimal, without and with hyphens, and the moment in it in Unix seconds."""
+        millis = time_ns() // 1_000_000
+        if millis != self._millis:
+            self._millis = millis
+            self._head = head = f"{millis:012x}"
+            self._head_with_hyphen = f"{head[:8]}-{head[8:]}"
+        if not self._tails:
+            self._tails = _make_tails()
+        tail, tail_with_hyphens = self._tails.pop()
+        return self._head + tail, self._head_with_hyphen + tail_with_hyphens, millis / 1000
 
 
-def made_at(record_hex: str) -> float:
-    """When a record's id was made, in Unix seconds."""
-    return int(record_hex[:12], 16) / 1000
+def _make_tails() -> list[tuple[str, str]]:
+    """What follows the time, without and with hyphens: random, but for the version and the two bits of the variant."""
+    digits = os.urandom(_BATCH * 10).hex()
+    tails = []
+    for i in range(0, len(digits), 20):
+        third, last = digits[i : i + 3], digits[i + 7 : i + 19]
+        fourth = _VARIANTS[int(digits[i + 3], 16) & 3] + digits[i + 4 : i + 7]
+        tails.append((f"7{third}{fourth}{last}", f"-7{third}-{fourth}-{last}"))
+    return tails

@@ -1,7 +1,6 @@
 """Settlement of reservations in Redis, kept until Redis has taken it: a lost connection delays the books, never bends them."""
 
 from collections import deque
-from functools import partial
 from typing import Any
 
 import structlog
@@ -37,7 +36,7 @@ class Settlements:
         command = call.fill(request_id.encode(), cost_nano_usd, tokens)
         settlement = (org_id, request_id, cost_nano_usd, tokens)
         try:
-            self._redis.call(command, partial(self._replied, settlement))
+            self._redis.call(command, self._replied, settlement)
         except RedisAwayError:
             self._backlog.append(settlement)
             return

@@ -7,7 +7,6 @@ connection drops everything, since a push may be lost with it; only the routes' 
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.routes import RouteTable
 from ias.contracts.spending import BudgetPolicy, PriceTable
 from ias.gateway.admission_plan import AdmissionPlan
+from ias.gateway.clock import Clock
 from ias.gateway.record_lines import RecordLines
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 
@@ -55,7 +55,10 @@ class Principal:
             if networks is not None
         )
         """An address must be within one network of each of these lists."""
+        self.is_limited = key.scopes is not None or bool(self.networks)
+        """Whether the key is good for some endpoints or addresses only."""
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
+        self.is_revoked = key.status == "revoked"
         self.is_usable = key.status == "active" and org.status == "active" and project.status == "active"
         self.record_lines: dict[tuple[str, str, str], RecordLines] = {}
         """What is written of requests, by model, endpoint and backend."""
@@ -72,6 +75,10 @@ class Principal:
         if plan is None or now >= plan.valid_until:
             plan = self._plans[model] = AdmissionPlan.build(self._policy, self.key, model, now)
         return plan
+
+
+def _hand_over(take: Callable[[Any], None], reply: Any) -> None:
+    take(reply)
 
 
 def _intersect(*lists: tuple[str, ...] | None) -> frozenset[str] | None:
@@ -95,7 +102,10 @@ class _Remembered:
 class Snapshots:
     """The worker's memory. `routes`, `prices` and `counters_ready` are always current as far as Redis has told."""
 
-    def __init__(self, *, ttl_s: float, unknown_ttl_s: float, keys_max: int, ask_identity: AskIdentity | None) -> None:
+    def __init__(
+        self, *, clock: Clock, ttl_s: float, unknown_ttl_s: float, keys_max: int, ask_identity: AskIdentity | None
+    ) -> None:
+        self._clock = clock
         self.routes: RouteTable | None = None
         self.prices: PriceTable | None = None
         self.counters_ready = False
@@ -126,7 +136,7 @@ class Snapshots:
         if self._redis is None:
             return
         try:
-            self._redis.call(pack("GET", key), take)
+            self._redis.call(pack("GET", key), _hand_over, take)
         except RedisAwayError:
             pass  # read again when the connection is back
 
@@ -154,14 +164,16 @@ class Snapshots:
     def find_principal(self, digest: bytes) -> Principal | None:
         """The caller with this key digest (raw SHA-256), when remembered and fresh; None means: resolve it."""
         remembered = self._remembered.get(digest)
-        if remembered is None or remembered.fresh_until < time.monotonic():
+        if remembered is None or remembered.fresh_until < self._clock.monotonic:
             return None
         return remembered.principal
 
     def is_known_as_unknown(self, digest: bytes) -> bool:
         """Whether the key was asked for a moment ago and does not exist."""
         remembered = self._remembered.get(digest)
-        return remembered is not None and remembered.principal is None and remembered.fresh_until >= time.monotonic()
+        return (
+            remembered is not None and remembered.principal is None and remembered.fresh_until >= self._clock.monotonic
+        )
 
     def resolve(self, digest: bytes) -> "asyncio.Task[Principal | None]":
         """Look a key up in Redis, then at identity; None for a key that does not exist.
@@ -189,7 +201,7 @@ class Snapshots:
         if len(self._remembered) >= self._keys_max:
             self._remembered.pop(next(iter(self._remembered)))
         ttl_s = self._unknown_ttl_s if principal is None else self._ttl_s
-        self._remembered[digest] = _Remembered(principal, time.monotonic() + ttl_s)
+        self._remembered[digest] = _Remembered(principal, self._clock.monotonic + ttl_s)
         for key in dependencies:
             self._depends.setdefault(key.encode(), set()).add(digest)
         return principal

@@ -18,7 +18,7 @@ from ias.gateway.settings import GatewaySettings
 from ias.kit.telemetry import close_tracing, open_tracing
 
 if TYPE_CHECKING:
-    from ias.gateway.pipeline import Stage
+    from ias.gateway.exchange import Stage
 
 
 @dataclass(slots=True)

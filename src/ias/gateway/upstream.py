@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Collection
+from copy import copy
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -15,11 +16,15 @@ import httptools
 
 from ias.gateway.dialing import Dialer
 from ias.gateway.known_head import KnownHead
+from ias.gateway.settings import GatewaySettings
 
 _HEAD_BYTES_MAX = 65_536
 _EJECTED_FIRST_S = 1.0
 _EJECTED_LAST_S = 30.0
 _FOREVER = float("inf")
+
+EVENT_STREAM = b"text/event-stream"
+"""How the Content-Type of a stream begins."""
 
 
 class UpstreamHead:
@@ -35,15 +40,6 @@ class UpstreamHead:
         self.retry_after = b""
         self.is_chunked = False
 
-    def with_length(self, content_length: int) -> "UpstreamHead":
-        """The head of an answer of another length."""
-        head = UpstreamHead()
-        head.status = self.status
-        head.content_type = self.content_type
-        head.content_encoding = self.content_encoding
-        head.content_length = content_length
-        return head
-
 
 class Receiver(Protocol):
     """Who waits for an answer. After `answer_ended` or `answer_failed` nothing more is told."""
@@ -56,6 +52,9 @@ class Receiver(Protocol):
 
     def body_received(self, data: bytes) -> None:
         """Decoded bytes of the body."""
+
+    def whole_received(self, head: UpstreamHead, body: bytes) -> None:
+        """In place of all others: an answer with status 200 that has come in one piece, and is no stream."""
 
     def answer_ended(self) -> None:
         """The body is complete (for raw bodies: the backend closed the connection, which ends some)."""
@@ -74,7 +73,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_answered = False
         """Whether any byte of the current answer has come."""
         self.is_lively = False
-        """Whether bytes have come since the worker's clock last looked: working a deadline out anew for each is dear."""
+        """Whether something was sent or has come since the worker's clock last looked: working a deadline out anew for
+        each is dear."""
+        self.idle_since = 0.0
         self._pool = pool
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
@@ -85,7 +86,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_raw = False
         self._is_complete = False
         self._total_deadline = _FOREVER
-        self._idle_timeout_s = _FOREVER
         self._keeps_alive = True
         self._length_left: int | None = None
         """Of a body whose length was announced: it needs no parser."""
@@ -97,20 +97,14 @@ class UpstreamConnection(asyncio.Protocol):
         receiver: Receiver,
         head: bytes,
         body: bytes | bytearray,
-        *,
-        first_byte_timeout_s: float,
-        idle_timeout_s: float,
         total_deadline: float,
     ) -> None:
         """Send a request; the receiver is told of the answer."""
         self._receiver = receiver
         self._head_bytes = b""
-        self._in_head = True
-        self._is_raw = self._is_complete = self.has_answered = self.is_lively = False
-        self._idle_timeout_s = idle_timeout_s
-        self._total_deadline = total_deadline
-        first_byte_deadline = self._pool.loop.time() + first_byte_timeout_s
-        self.deadline = min(first_byte_deadline, total_deadline)
+        self._in_head = self.is_lively = True
+        self._is_raw = self._is_complete = self.has_answered = False
+        self.deadline = self._total_deadline = total_deadline
         if len(body) < 65_536:
             self._transport.write(b"".join((head, body)))
         else:
@@ -131,10 +125,9 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether the connection can take another request."""
-        return not self._transport.is_closing()
+    def is_closing(self) -> bool:
+        """Whether the connection takes no more requests."""
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Close an idle connection."""
@@ -144,7 +137,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Told the time now and then by the worker's clock."""
         if self.is_lively:
             self.is_lively = False
-            self.deadline = min(now + self._idle_timeout_s, self._total_deadline)
+            timeout_s = self._pool.idle_timeout_s if self.has_answered else self._pool.first_byte_timeout_s
+            self.deadline = min(now + timeout_s, self._total_deadline)
         if self.deadline <= now:
             self._deadline_passed(now)
 
@@ -180,6 +174,13 @@ class UpstreamConnection(asyncio.Protocol):
                 self._release()
             return
         if self._in_head:
+            known = self._pool.known_head
+            body = known.find_body(data) if known is not None and not self._head_bytes else None
+            if body is not None:
+                self._keeps_alive = True
+                self._release()
+                receiver.whole_received(self._pool.known_answer, body)
+                return
             data = self._take_head(data)
         if data and self._receiver is not None:
             self._take_body(receiver, data)
@@ -227,14 +228,16 @@ class UpstreamConnection(asyncio.Protocol):
         if found is None or not found[1]:
             return None
         body_start, length = found
-        self._head = self._pool.known_answer.with_length(length)
+        self._head = copy(self._pool.known_answer)
+        self._head.content_length = length
         self._in_head = False
         self._keeps_alive = True
         return self._begin_body(data[body_start:])
 
     def _learn_head(self, data: bytes) -> None:
         head = self._head
-        if head.status == 200 and self._keeps_alive and not head.is_chunked and head.content_length:
+        is_plain = head.status == 200 and not head.is_chunked and not head.content_type.startswith(EVENT_STREAM)
+        if is_plain and self._keeps_alive and head.content_length:
             self._pool.known_head = KnownHead.learn(data, head.content_length)
             self._pool.known_answer = head
 
@@ -353,6 +356,8 @@ class BackendPool:
         connections_max: int,
         keepalive_s: float,
         connect_timeout_s: float,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
         tls: ssl.SSLContext | None,
         dialer: Dialer,
     ) -> None:
@@ -362,6 +367,8 @@ class BackendPool:
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.authority = parts.netloc.rpartition("@")[2]
         self.path = parts.path.rstrip("/")
+        self.first_byte_timeout_s = first_byte_timeout_s
+        self.idle_timeout_s = idle_timeout_s
         self.in_flight = 0
         self.failures = 0
         """In a row."""
@@ -377,25 +384,25 @@ class BackendPool:
         self._connections_max = connections_max
         self._keepalive_s = keepalive_s
         self._connect_timeout_s = connect_timeout_s
-        self._idle: deque[tuple[UpstreamConnection, float]] = deque()
+        self._idle: deque[UpstreamConnection] = deque()
+        self._now = self.loop.time()
+        """Loop time of the clock's last look: near enough for connections that are kept for seconds."""
         self.busy: set[UpstreamConnection] = set()
 
     def take_idle(self) -> UpstreamConnection | None:
-        """The connection used last, if one is idle: the others may then age and be closed.
+        """The connection used last, if one is idle: the others may then age, and be closed by `close_stale`.
 
         Raises:
             PoolFullError: see there.
         """
         if self.in_flight >= self._connections_max:
             raise PoolFullError
-        now = self.loop.time()
         while self._idle:
-            connection, idle_since = self._idle.pop()
-            if connection.is_usable and now - idle_since < self._keepalive_s:
+            connection = self._idle.pop()
+            if not connection.is_closing():
                 connection.is_reused = True
                 self._lend(connection)
                 return connection
-            connection.close()
         return None
 
     async def connect(self) -> UpstreamConnection:
@@ -426,7 +433,8 @@ class BackendPool:
         if self.is_retired:
             connection.close()
         else:
-            self._idle.append((connection, self.loop.time()))
+            connection.idle_since = self._now
+            self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is closed or about to be."""
@@ -435,13 +443,14 @@ class BackendPool:
             self.in_flight -= 1
 
     def close_stale(self, now: float) -> None:
-        """Close connections that were idle for too long."""
-        while self._idle and now - self._idle[0][1] >= self._keepalive_s:
-            self._idle.popleft()[0].close()
+        """Close connections that were idle for too long. Told the time now and then by the worker's clock."""
+        self._now = now
+        while self._idle and now - self._idle[0].idle_since >= self._keepalive_s:
+            self._idle.popleft().close()
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses."""
-        for connection, _ in self._idle:
+        for connection in self._idle:
             connection.close()
         self._idle.clear()
 
@@ -466,34 +475,28 @@ class BackendPool:
 class Upstreams:
     """Every backend's pool, by URL."""
 
-    def __init__(
-        self,
-        *,
-        connections_max: int,
-        keepalive_s: float,
-        connect_timeout_s: float,
-        tls: ssl.SSLContext | None,
-        dialer: Dialer,
-    ) -> None:
-        self._connections_max = connections_max
-        self._keepalive_s = keepalive_s
-        self._connect_timeout_s = connect_timeout_s
+    def __init__(self, settings: GatewaySettings, *, tls: ssl.SSLContext | None, dialer: Dialer) -> None:
+        self._settings = settings
         self._tls = tls
         self._dialer = dialer
         self._pools: dict[str, BackendPool] = {}
 
     def pool(self, url: str) -> BackendPool:
         """The pool of the backend with this base URL."""
-        pool = self._pools.get(url)
-        if pool is None:
-            pool = self._pools[url] = BackendPool(
-                url,
-                connections_max=self._connections_max,
-                keepalive_s=self._keepalive_s,
-                connect_timeout_s=self._connect_timeout_s,
-                tls=self._tls,
-                dialer=self._dialer,
-            )
+        return self._pools.get(url) or self._open(url)
+
+    def _open(self, url: str) -> BackendPool:
+        settings = self._settings
+        pool = self._pools[url] = BackendPool(
+            url,
+            connections_max=settings.gateway_backend_connections_max,
+            keepalive_s=settings.gateway_upstream_keepalive_s,
+            connect_timeout_s=settings.gateway_connect_timeout_s,
+            first_byte_timeout_s=settings.gateway_first_byte_timeout_s,
+            idle_timeout_s=settings.gateway_stream_idle_timeout_s,
+            tls=self._tls,
+            dialer=self._dialer,
+        )
         return pool
 
     def retain(self, urls: Collection[str]) -> None:

@@ -21,17 +21,15 @@ import uvloop
 
 from ias.contracts import redis_keys
 from ias.contracts.routes import CREDENTIAL_PURPOSE
-from ias.gateway import pipeline
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
 from ias.gateway.connection import ServerConnection
 from ias.gateway.context import Gateway
 from ias.gateway.dialing import Dialer
-from ias.gateway.errors import Refusal
-from ias.gateway.exchange import Exchange, Request
 from ias.gateway.identity_client import IdentityClient
 from ias.gateway.metrics import Metrics
 from ias.gateway.operations import check_dependencies
+from ias.gateway.pipeline import Pipeline
 from ias.gateway.publishing import SpoolPublisher
 from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
@@ -72,6 +70,7 @@ class Worker:
         self.clock = Clock()
         self.connections: set[ServerConnection] = set()
         self.gateway = self._build(slot)
+        self.pipeline = Pipeline(self.gateway)
         self.publisher = SpoolPublisher(
             self.gateway.spool,
             publisher if publisher is not None else open_publisher(settings.bus_url.get_secret_value()),
@@ -97,6 +96,7 @@ class Worker:
         )
         settings.gateway_run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         snapshots = Snapshots(
+            clock=self.clock,
             ttl_s=settings.gateway_snapshot_ttl_s,
             unknown_ttl_s=settings.gateway_unknown_key_ttl_s,
             keys_max=settings.gateway_snapshot_keys_max,
@@ -115,9 +115,7 @@ class Worker:
         snapshots.attach(redis)
         settlements.attach(redis)
         upstreams = Upstreams(
-            connections_max=settings.gateway_backend_connections_max,
-            keepalive_s=settings.gateway_upstream_keepalive_s,
-            connect_timeout_s=settings.gateway_connect_timeout_s,
+            settings,
             tls=ssl.create_default_context(cafile=settings.gateway_tls_ca_file),
             dialer=Dialer(
                 AddressPolicy(
@@ -147,9 +145,7 @@ class Worker:
                 fsync=settings.gateway_spool_fsync,
             ),
             metrics=Metrics(settings.gateway_run_dir, slot),
-            access_log=AccessLog(
-                self.clock, enabled=settings.gateway_access_log, share=settings.gateway_access_log_share
-            ),
+            access_log=AccessLog(enabled=settings.gateway_access_log, share=settings.gateway_access_log_share),
             clock=self.clock,
             request_ids=RequestIds(),
         )
@@ -196,7 +192,7 @@ class Worker:
         while loop.time() < until and not all(check_dependencies(self.gateway).values()):  # noqa: ASYNC110 - see drain
             await asyncio.sleep(0.01)
         self._server = await loop.create_server(
-            lambda: ServerConnection(self),
+            lambda: ServerConnection(self.pipeline, self.connections),
             self.settings.gateway_host,
             self.settings.gateway_port if port is None else port,
             backlog=_BACKLOG,
@@ -250,6 +246,7 @@ class Worker:
         before = now = loop.time()
         while True:
             await asyncio.sleep(_TICK_S)
+            self.clock.tick()
             before, now = now, loop.time()
             if now - before > _STALL_S:
                 continue
@@ -270,29 +267,6 @@ class Worker:
             backends = [backend for route in routes.models.values() for backend in route.backends]
             self.gateway.upstreams.retain({backend.url for backend in backends})
             self.gateway.upstream_requests.retain(backends)
-
-    # -------------------------------------------------------------- Handler
-
-    @property
-    def is_draining(self) -> bool:
-        """See Handler."""
-        return self.gateway.is_draining
-
-    def begin(self, request: Request, connection: ServerConnection) -> Exchange:
-        """See Handler."""
-        return pipeline.begin(request, connection, self.gateway)
-
-    def abandon(self, exchange: Exchange) -> None:
-        """See Handler."""
-        pipeline.abandon(exchange, self.gateway)
-
-    def refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        """See Handler."""
-        pipeline.refuse(exchange, self.gateway, refusal)
-
-    def refuse_protocol(self, refusal: Refusal) -> None:
-        """See Handler."""
-        self.gateway.metrics.count_refusal(refusal.code or f"http_{refusal.status}")
 
 
 def _open_tracing(settings: GatewaySettings) -> "Tracing | None":
