@@ -67,7 +67,7 @@ async def test_a_worker_that_was_kept_from_running_does_not_blame_redis(own_gate
     redis = own_gateway.worker.gateway.redis
     replies: list[object] = []
     await asyncio.sleep(0.15)  # the clock has looked a moment ago
-    redis.call(pack("PING"), replies.append)
+    redis.call(pack("PING"), lambda _, reply: replies.append(reply))
     time.sleep(1.0)  # noqa: ASYNC251 - nothing else in the worker runs either, for three times Redis' deadline
     await until(lambda: bool(replies))
     assert not isinstance(replies[0], Exception)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ias.gateway.chunked import ChunkedDecoder, ChunkedError
-from ias.gateway.event_stream import EventStream, Rewrite
+from ias.gateway.event_stream import LAST_CHUNK, EventStream, Rewrite
 from ias.gateway.sse import Event, EventScanner, EventTooLargeError, format_event
 
 TEXT = 'data: {"a": 1}\n\n: comment\n\ndata: x\ndata: y\n\nevent: e\nid: 3\nretry: 5\ndata:z 🙂 \u2028\u0085\n\n\n\ndata:\n\n'
@@ -249,3 +249,37 @@ def test_usage_in_content_events_is_shown_as_asked_for_wherever_it_stands(
         assert (stream.usage.input_tokens, stream.usage.output_tokens) == (7, 3)
         assert stream.usage.cached_input_tokens == (2 if usage["prompt_tokens_details"] else 0)
     assert stream.events == 1
+
+
+def begun() -> EventStream:
+    stream = make_stream()
+    stream.feed(frame(b'data: {"id":"1","choices":[]}\n\n'))
+    return stream
+
+
+@pytest.mark.parametrize("length", [1, 20, 220, 234, 235, 236, 237, 1000, 4000])
+def test_usual_events_pass_at_a_glance(length: int) -> None:
+    data = frame(b'data: {"id":"%b"}\n\n' % (b"x" * length))
+    stream = begun()
+    assert stream.passes(data) == (len(data) != 262)
+    assert stream.events == 1 + (len(data) != 262)
+
+
+@given(
+    st.integers(0, 400).map(lambda n: frame(b'data: {"id":"%b"}\n\n' % (b"x" * n))),
+    st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from([b"", b"\n", b"\r\n", b'"usage"', b"x", b"0", b"}"])), max_size=3
+    ),
+)
+def test_what_passes_at_a_glance_is_what_the_thorough_way_would_send(
+    data: bytes, inserted: list[tuple[float, bytes]]
+) -> None:
+    for where, what in inserted:
+        at = int(where * len(data))
+        data = data[:at] + what + data[at:]
+    quick, thorough = begun(), begun()
+    if quick.passes(data):
+        assert thorough._feed_thoroughly(data) == data
+        assert (quick.events, quick.usage) == (thorough.events, thorough.usage)
+        following = frame(b'data: {"id":"2"}\n\n') + frame(b"data: [DONE]\n\n") + LAST_CHUNK
+        assert quick.feed(following) == thorough.feed(following)

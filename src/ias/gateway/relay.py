@@ -151,6 +151,9 @@ class Relay:
         stream = self._stream
         if stream is None:
             return True
+        if self._has_begun and stream.passes(data):
+            self._exchange.client.stream(data)
+            return False
         try:
             output = stream.feed(data)
         except BrokenStreamError:
