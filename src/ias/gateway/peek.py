@@ -172,7 +172,8 @@ def read_peek(decoder: Decoder, body: Buffer) -> Any:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise unparsable_body() from error
     names = _ACTED_ON.findall(body)
-    if len(names) != len(set(names)) or b"\\u00" in body or len(body) > _LARGE_BYTES:
+    is_escaped = b"\\" in body and b"\\u00" in body  # one byte is found in no time
+    if is_escaped or len(names) != len(set(names)) or len(body) > _LARGE_BYTES:
         _check_members(body)
     return peek
 
