@@ -106,7 +106,7 @@ async def test_names_that_clients_make_up_are_not_remembered(gateway: RunningGat
         await ask(gateway.port, chat(), key=gateway.pushed.key, path=f"/v1/made-up-{i}")
     metrics = (await ask(gateway.port, method="GET", path="/metrics")).body
     assert b"made-up" not in metrics
-    assert len(gateway.worker.gateway.metrics._requests) < 5
+    assert len(gateway.worker.gateway.metrics._tallies) < 5
 
 
 async def test_what_a_backend_calls_its_errors_is_remembered_up_to_a_limit(
