@@ -49,6 +49,11 @@ bench: ## Measure the gateway against nginx on this machine (ARGS: options of be
 	@requirements/install.sh dev
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
+.PHONY: bench-revocation
+bench-revocation: ## Measure how soon every gateway worker refuses a revoked key (ARGS: options of benchmarks/revocation.py)
+	@requirements/install.sh dev
+	$(BIN)/python benchmarks/revocation.py $(ARGS)
+
 .PHONY: contracts
 contracts: ## Write what is generated from the code: contracts/openapi/*.json and docs/settings.md
 	@requirements/install.sh dev

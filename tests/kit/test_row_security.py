@@ -82,9 +82,10 @@ async def test_the_isolation_level_can_still_be_chosen(database: Database) -> No
         assert (await connection.execute(text("SHOW transaction_isolation"))).scalar_one() == "repeatable read"
 
 
-async def test_what_is_no_uuid_does_not_get_into_a_statement() -> None:
-    with pytest.raises(ValueError, match="badly formed"):
-        narrow(["*"])
+async def test_what_is_no_uuid_does_not_get_into_a_statement(database: Database) -> None:
+    with reaching_every_org():
+        narrow(["*", f"{OWN}'; --", f"{OTHER},*", "org"])
+        assert await read(database) == (set(), set())
 
 
 async def test_a_wall_can_be_taken_down(database: Database) -> None:

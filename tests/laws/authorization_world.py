@@ -108,6 +108,9 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
     for role in Role:
         member = await service.member(admin, mine["id"], role, f"{role}@example.com")
         _know(world, role, member)
+    own_role = await admin.ok("POST", f"{org}/roles", {"name": "own", "permissions": []})
+    held = {"role_id": own_role["id"], "user_id": world.users["viewer"]}
+    assignment = await admin.ok("POST", f"{org}/role-assignments", held)
     _know(world, "owner elsewhere", await service.member(admin, theirs["id"], "owner", "elsewhere@example.com"))
     _know(world, "nobody", await service.member(admin, theirs["id"], "viewer", "nobody@example.com"))
     await admin.ok("DELETE", f"/identity/v1/orgs/{theirs['id']}/members/{world.users['nobody']}")
@@ -128,6 +131,8 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
         "account_id": account["id"],
         "user_id": world.users["viewer"],
         "invitation_id": invitation["id"],
+        "role_id": own_role["id"],
+        "assignment_id": assignment["id"],
         # These belong to no org: there is nobody to hide them from.
         **dict.fromkeys(("model_id", "backend_id", "session_id", "request_id"), ABSENT_ID),
     }

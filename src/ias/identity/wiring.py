@@ -12,12 +12,15 @@ from redis.asyncio import Redis
 from ias.identity.api import (
     api_keys,
     audit_log,
+    authz,
     invitations,
     leaked_keys,
     members,
     orgs,
     password_resets,
+    project_members,
     projects,
+    roles,
     second_factors,
     service_accounts,
     service_tokens,
@@ -31,6 +34,7 @@ from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_checkpoints import AuditCheckpoints
 from ias.identity.core.audit_exports import AuditExports
 from ias.identity.core.audit_log import AuditLog
+from ias.identity.core.explanations import Explanations
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.link_tokens import LinkTokens
@@ -39,9 +43,11 @@ from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.passwords import Passwords
+from ias.identity.core.project_members import ProjectMembers
 from ias.identity.core.projects import Projects
 from ias.identity.core.purges import Purges
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.roles import Roles
 from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
@@ -81,6 +87,9 @@ ROUTERS = [
     api_keys.router,
     leaked_keys.router,
     members.router,
+    project_members.router,
+    roles.router,
+    authz.router,
     invitations.router,
     audit_log.router,
     service_tokens.router,
@@ -226,6 +235,9 @@ def build_parts(
         members=Members(database, passwords, records, told),
         password_changes=password_changes,
         orgs=Orgs(database, records, told),
+        explanations=Explanations(database),
+        project_members=ProjectMembers(database, told),
+        roles=Roles(database, told),
         projects=Projects(database, records),
         purges=Purges(database, records, retention=timedelta(days=settings.identity_deleted_days)),
         redis_records=records,

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 
-from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
+from ias.contracts.permissions import Permission
 from ias.kit.audit import Cause, Origin
 from ias.kit.problems import ForbiddenError, NotFoundError
 from ias.kit.tokens import Claims
@@ -67,7 +67,7 @@ class Access:
         return frozenset(
             org_id
             for org_id, project_id, role in self.actor.grants
-            if project_id is None and self.permission in ROLE_PERMISSIONS[role]
+            if project_id is None and self.actor.allows(role, self.permission)
         )
 
     def _scope(self, org_id: str, project_id: str | None) -> OrgScope:
@@ -77,6 +77,6 @@ class Access:
         if not grants:
             raise NotFoundError(org_id=org_id)
         for _, granted_project, role in grants:
-            if granted_project in (None, project_id) and self.permission in ROLE_PERMISSIONS[role]:
+            if granted_project in (None, project_id) and self.actor.allows(role, self.permission):
                 return OrgScope(org_id, granted_project, self.actor, self.cause)
         raise ForbiddenError(f"This needs `{self.permission}`, which your role does not hold here.", org_id=org_id)

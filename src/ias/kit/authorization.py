@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer, SecurityScopes
 
-from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
+from ias.contracts.permissions import Permission
 from ias.kit.access import Access, OrgScope
 from ias.kit.browser_sessions import ACCESS_COOKIE, CSRF_HEADER, find_access_token
 from ias.kit.origins import origin_of
@@ -61,7 +61,7 @@ def internal(audience: str) -> Any:
 
 def holds(actor: Claims, permission: Permission) -> bool:
     """Whether the permission is held anywhere at all."""
-    return actor.platform_admin or any(permission in ROLE_PERMISSIONS[role] for _, _, role in actor.grants)
+    return actor.platform_admin or any(actor.allows(role, permission) for _, _, role in actor.grants)
 
 
 async def authorize(

@@ -1,7 +1,8 @@
 """Access tokens: EdDSA JWTs (alg `Ed25519`) that identity issues and every service verifies offline (RFC 7519, RFC 9864).
 
 A token says who is asking (`sub`, `kind`), and what they hold: `grants`, a list of `[org_id, project_id or null, role]`, and
-`platform_admin`. Tokens live minutes; `session_id` and `token_version` let `kit.revocations` end one sooner.
+`platform_admin`. A role is a built-in one's name, or the id of one of the org's own, whose permissions the token carries. Tokens
+live minutes; `session_id` and `token_version` let `kit.revocations` end one sooner.
 """
 
 import time
@@ -14,7 +15,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ias.contracts.permissions import Role
+from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission
 from ias.kit.problems import UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:  # the gateway, which needs service tokens alone, does without redis-py
@@ -27,6 +28,8 @@ ALGORITHM = "Ed25519"
 
 CLOCK_SKEW_S = 5
 """How far the clocks of two machines may be apart before a fresh token looks like one from the future."""
+
+_BUILT_IN: dict[str, frozenset[Permission]] = {role.value: held for role, held in ROLE_PERMISSIONS.items()}
 
 FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -45,7 +48,16 @@ class Claims(BaseModel):
     token_version: int = 0
     """Which state of what the user holds the token shows; grows when something is taken from them."""
     platform_admin: bool = False
-    grants: tuple[tuple[str, str | None, Role], ...] = ()
+    grants: tuple[tuple[str, str | None, str], ...] = ()
+    custom_roles: dict[str, tuple[str, ...]] = {}
+    """The permissions of the orgs' own roles among the grants, by role id."""
+
+    def allows(self, role: str, permission: Permission) -> bool:
+        """Whether a role among the grants holds a permission. No role of an org's own holds one of the platform's."""
+        built_in = _BUILT_IN.get(role)
+        if built_in is not None:
+            return permission in built_in
+        return permission in self.custom_roles.get(role, ()) and permission not in PLATFORM_PERMISSIONS
 
 
 class TokenVerifier:

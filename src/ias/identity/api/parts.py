@@ -9,15 +9,18 @@ from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_checkpoints import AuditCheckpoints
 from ias.identity.core.audit_exports import AuditExports
 from ias.identity.core.audit_log import AuditLog
+from ias.identity.core.explanations import Explanations
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
+from ias.identity.core.project_members import ProjectMembers
 from ias.identity.core.projects import Projects
 from ias.identity.core.purges import Purges
 from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.roles import Roles
 from ias.identity.core.second_factors import SecondFactors
 from ias.identity.core.service_accounts import ServiceAccounts
 from ias.identity.core.service_tokens import ServiceTokens
@@ -41,16 +44,19 @@ class Parts:
     audit_exports: AuditExports
     audit_log: AuditLog
     cursors: Cursors
+    explanations: Explanations
     invitations: Invitations
     leak_reports: LeakReports
     mails: Mails
     members: Members
     orgs: Orgs
     password_changes: PasswordChanges
+    project_members: ProjectMembers
     projects: Projects
     purges: Purges
     redis_records: RedisRecords
     second_factors: SecondFactors
+    roles: Roles
     service_accounts: ServiceAccounts
     service_tokens: ServiceTokens
     session_revocations: SessionRevocations

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission, Role
 from ias.identity.api.parts import PartsOf
+from ias.identity.core.grants import as_permissions
 from ias.kit.authorization import signed_in
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer
@@ -32,6 +33,16 @@ class ProjectRoleAnswer(Answer):
     permissions: list[Permission]
 
 
+class CustomRoleGrantAnswer(Answer):
+    """One of an org's own roles that the caller holds; in the whole org where `project_id` is null."""
+
+    org_id: UUID
+    project_id: UUID | None
+    role_id: UUID
+    role_name: str
+    permissions: list[Permission]
+
+
 class MeAnswer(Answer):
     """The caller, and everything they hold."""
 
@@ -42,6 +53,7 @@ class MeAnswer(Answer):
     session_id: UUID
     memberships: list[MembershipAnswer]
     project_roles: list[ProjectRoleAnswer]
+    custom_roles: list[CustomRoleGrantAnswer]
 
 
 @router.get("/me")
@@ -66,6 +78,16 @@ async def get_me(actor: Annotated[Claims, signed_in()], parts: PartsOf) -> MeAns
             )
             for org_id, project_id, role in me.grants
             if project_id is not None
+        ],
+        custom_roles=[
+            CustomRoleGrantAnswer(
+                org_id=UUID(item.org_id),
+                project_id=UUID(item.project_id) if item.project_id else None,
+                role_id=UUID(item.role_id),
+                role_name=item.role_name,
+                permissions=sorted(as_permissions(item.permissions)),
+            )
+            for item in me.custom_grants
         ],
     )
 

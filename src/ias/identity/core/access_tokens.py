@@ -10,8 +10,8 @@ from joserfc import jwt
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
+from ias.identity.core.grants import HeldRole
 from ias.identity.core.signing_keys import SigningKeys
-from ias.identity.store.members import Grant
 from ias.identity.store.users import User
 from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE
 
@@ -32,7 +32,7 @@ class AccessTokens:
         self._lifetime_s = lifetime_s
 
     async def issue_to_user(
-        self, connection: AsyncConnection, user: User, session_id: UUID, grants: Sequence[Grant]
+        self, connection: AsyncConnection, user: User, session_id: UUID, roles: Sequence[HeldRole]
     ) -> AccessToken:
         """A token for the management APIs that says what the user holds now."""
         return await self._issue(
@@ -44,7 +44,8 @@ class AccessTokens:
                 "session_id": str(session_id),
                 "token_version": user.token_version,
                 "platform_admin": user.platform_admin,
-                "grants": grants,
+                "grants": [(held.org_id, held.project_id, held.role) for held in roles],
+                "custom_roles": {held.role: sorted(held.permissions) for held in roles if held.role != held.name},
             },
         )
 

@@ -1,25 +1,89 @@
-"""What a user may do now: their roles in orgs that let them act from where they are."""
+"""What a user may do now: the roles they hold, in orgs that let them act from where they are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission
 from ias.identity.core.org_rules import is_address_allowed, is_domain_allowed
 from ias.identity.store import members as store
-from ias.identity.store.members import Grant
+from ias.identity.store import roles as role_store
 from ias.identity.store.users import User
+from ias.kit.access import OrgScope
+from ias.kit.problems import ForbiddenError
 
 
-async def list_usable_grants(connection: AsyncConnection, user: User, source_ip: str | None) -> list[Grant]:
-    """What an access token will say: the user's grants, without those of orgs whose settings keep them out.
+@dataclass(frozen=True, slots=True)
+class HeldRole:
+    """A role that somebody holds, in an org or in one of its projects alone."""
 
-    An org keeps out whose e-mail is of none of its domains, and who asks from none of its networks. Such an org is to them like one
-    they do not belong to, until a token is issued that finds them within.
-    """
-    grants = await store.list_grants(connection, user.id)
-    rules = await store.list_sign_in_rules(connection, {org_id for org_id, _, _ in grants})
-    kept_out = {
+    org_id: str
+    project_id: str | None
+    role: str
+    """The name of a built-in role, or the id of a custom one: what an access token says."""
+    name: str
+    permissions: frozenset[Permission]
+
+
+async def list_held_roles(connection: AsyncConnection, user_id: UUID) -> list[HeldRole]:
+    """Everything a user holds, as the rows say."""
+    grants = await store.list_grants(connection, user_id)
+    custom = await role_store.list_custom_grants(connection, user_id)
+    held = [HeldRole(org_id, project_id, role, role, ROLE_PERMISSIONS[role]) for org_id, project_id, role in grants]
+    return held + [
+        HeldRole(grant.org_id, grant.project_id, grant.role_id, grant.role_name, as_permissions(grant.permissions))
+        for grant in custom
+    ]
+
+
+async def find_orgs_that_keep_out(
+    connection: AsyncConnection, user: User, source_ip: str | None, org_ids: Iterable[str]
+) -> set[str]:
+    """Those of the orgs whose e-mail domains are not the user's, or whose networks the user does not ask from."""
+    rules = await store.list_sign_in_rules(connection, set(org_ids))
+    return {
         rule.org_id
         for rule in rules
         if not is_domain_allowed(rule.sign_in_domains, user.email)
         or not is_address_allowed(rule.ip_networks, source_ip)
     }
-    return [grant for grant in grants if grant[0] not in kept_out]
+
+
+async def list_usable_roles(connection: AsyncConnection, user: User, source_ip: str | None) -> list[HeldRole]:
+    """What an access token will say: the user's roles, without those in orgs whose settings keep them out.
+
+    Such an org is to them like one they do not belong to, until a token is issued that finds them within.
+    """
+    held = await list_held_roles(connection, user.id)
+    kept_out = await find_orgs_that_keep_out(connection, user, source_ip, {role.org_id for role in held})
+    return [role for role in held if role.org_id not in kept_out]
+
+
+async def require_permissions(
+    connection: AsyncConnection, scope: OrgScope, project_id: UUID | None, needed: Iterable[Permission]
+) -> None:
+    """Return when the caller holds all of the permissions: nobody hands out, or takes, what they do not hold.
+
+    By the rows and not by the token, which may be minutes old. `project_id` None asks for the whole org.
+
+    Raises:
+        ForbiddenError: naming what is missing.
+    """
+    if scope.actor.platform_admin:
+        return
+    place = str(project_id) if project_id else None
+    held: set[Permission] = set()
+    for role in await list_held_roles(connection, UUID(scope.actor.sub)):
+        if role.org_id == scope.org_id and role.project_id in (None, place):
+            held |= role.permissions
+    missing = sorted(set(needed) - held)
+    if missing:
+        raise ForbiddenError(f"You do not hold {', '.join(f'`{permission}`' for permission in missing)} yourself.")
+
+
+def as_permissions(texts: Iterable[str]) -> frozenset[Permission]:
+    """The permissions of a custom role. One that a later version took away is none, one of the platform never is."""
+    known = set(Permission) - PLATFORM_PERMISSIONS
+    return frozenset(permission for permission in known if permission.value in set(texts))

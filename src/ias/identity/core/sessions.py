@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.ids import uuid7
 from ias.identity.core.access_tokens import AccessToken, AccessTokens
 from ias.identity.core.audit_log import Change, Origin, append
-from ias.identity.core.grants import list_usable_grants
+from ias.identity.core.grants import list_usable_roles
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import sessions as store
 from ias.identity.store import users as user_store
@@ -163,8 +163,8 @@ class Sessions:
             refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
             await store.insert_refresh_token(connection, _digest(refresh_token), session.id)
         # After the user, whose token version must not be newer than the grants that the token shows.
-        grants = await list_usable_grants(connection, user, origin.source_ip)
-        access_token = await self._access_tokens.issue_to_user(connection, user, session.id, grants)
+        roles = await list_usable_roles(connection, user, origin.source_ip)
+        access_token = await self._access_tokens.issue_to_user(connection, user, session.id, roles)
         return SignedIn(session, access_token, refresh_token)
 
 

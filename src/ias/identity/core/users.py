@@ -16,9 +16,11 @@ from ias.contracts.ids import uuid7
 from ias.identity.core.audit_log import Cause, Change, append
 from ias.identity.core.passwords import Passwords
 from ias.identity.store import members as member_store
+from ias.identity.store import roles as role_store
 from ias.identity.store import sessions as session_store
 from ias.identity.store import users as store
 from ias.identity.store.members import Grant, Membership
+from ias.identity.store.roles import CustomGrant
 from ias.identity.store.users import User
 from ias.kit.database import Database
 from ias.kit.problems import FieldError, InvalidError, UnauthenticatedError
@@ -75,6 +77,7 @@ class Me:
     session_id: UUID
     memberships: Sequence[Membership]
     grants: Sequence[Grant]
+    custom_grants: Sequence[CustomGrant]
 
 
 async def insert_user(
@@ -145,4 +148,5 @@ class Users:
                 raise UnauthenticatedError("The session has ended.")
             memberships = await member_store.list_memberships(connection, user.id)
             grants = await member_store.list_grants(connection, user.id)
-        return Me(user, session.id, memberships, grants)
+            custom_grants = await role_store.list_custom_grants(connection, user.id)
+        return Me(user, session.id, memberships, grants, custom_grants)

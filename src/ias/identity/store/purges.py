@@ -14,6 +14,8 @@ from ias.identity.store.tables import (
     project_roles,
     projects,
     retired_digests,
+    role_assignments,
+    roles,
     service_accounts,
 )
 
@@ -44,7 +46,7 @@ async def delete_projects(connection: AsyncConnection, project_ids: Sequence[UUI
     present = select(api_keys.c.digest).where(api_keys.c.project_id.in_(project_ids))
     retired = select(retired_digests.c.digest).where(retired_digests.c.api_key_id.in_(keys))
     digests = list((await connection.execute(union_all(present, retired))).scalars())
-    for table in (api_keys, service_accounts, project_roles):
+    for table in (api_keys, service_accounts, project_roles, role_assignments):
         await connection.execute(delete(table).where(table.c.project_id.in_(project_ids)))
     await connection.execute(delete(projects).where(projects.c.id.in_(project_ids)))
     return digests
@@ -52,7 +54,8 @@ async def delete_projects(connection: AsyncConnection, project_ids: Sequence[UUI
 
 async def empty_org(connection: AsyncConnection, org_id: UUID) -> None:
     """Remove an org's members and what it says of itself. A bare row stays: gateways are told that it is deleted, for good."""
-    await connection.execute(delete(members).where(members.c.org_id == org_id))
+    for table in (role_assignments, roles, members):
+        await connection.execute(delete(table).where(table.c.org_id == org_id))
     statement = update(orgs).where(orgs.c.id == org_id)
     blank = {"name": "", "models": None, "sign_in_domains": None, "ip_networks": None, "key_lifetime_days_max": None}
     await connection.execute(

@@ -196,6 +196,36 @@ project_roles = Table(
     Index(None, "org_id", "user_id"),
 )
 
+roles = Table(
+    "roles",
+    metadata,
+    _id(),
+    _reference("org_id", "orgs.id"),
+    Column("name", Text, nullable=False),
+    Column("permissions", ARRAY(Text), nullable=False),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("org_id", "name"),
+    UniqueConstraint("org_id", "id"),
+)
+
+role_assignments = Table(
+    "role_assignments",
+    metadata,
+    _id(),
+    Column("org_id", Uuid, nullable=False),
+    Column("role_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("project_id", Uuid, comment="Where the role holds; null is in the whole org."),
+    _time("created_at"),
+    UniqueConstraint("role_id", "user_id", "project_id", postgresql_nulls_not_distinct=True),
+    ForeignKeyConstraint(["org_id", "role_id"], ["roles.org_id", "roles.id"]),
+    ForeignKeyConstraint(["org_id", "user_id"], ["members.org_id", "members.user_id"], ondelete="CASCADE"),
+    ForeignKeyConstraint(["org_id", "project_id"], ["projects.org_id", "projects.id"]),
+    Index(None, "user_id"),
+)
+
 service_accounts = Table(
     "service_accounts",
     metadata,
