@@ -190,8 +190,8 @@ async def test_a_client_that_leaves_gives_its_claim_up(gateway: RunningGateway, 
         async with connect(gateway.port) as client:
             await client.send(request_bytes(chat(), key=gateway.pushed.key, headers={"idempotency-key": "k"}))
             await asyncio.sleep(0)
+    await until_free(gateway)  # the backend hangs until then: a client that has left unnoticed is not answered
     upstream.script = answer_politely
-    await until_free(gateway)
     assert (await ask_with(gateway, "k")).status == 200
 
 
