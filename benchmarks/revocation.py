@@ -43,12 +43,14 @@ class Key:
     last_success_at: float = 0.0
     revived: int = 0
     refused_by: set[int] = field(default_factory=set)
+    taken_by: set[int] = field(default_factory=set)
 
     def take(self, probe: int, status: int, answered_at: float) -> None:
         """One probe's answer. A success after the same probe was refused is a revival: one connection has one worker."""
         if status == 200:
             self.last_success_at = max(self.last_success_at, answered_at)
             self.revived += probe in self.refused_by
+            self.taken_by.add(probe)
         elif status == 401:
             self.refused_by.add(probe)
 
@@ -133,8 +135,11 @@ async def measure(connection: dict[str, Any], *, revocations: int, connections: 
         probes = [asyncio.create_task(probe(number, url, watched, stop)) for number in range(connections)]
         load = [asyncio.create_task(generate_load(url, connection, stop)) for _ in range(4)]
         for key in keys:
-            watched[:] = [*watched[-2:], key]  # the last ones are watched on for revivals; all are in the end
-            await asyncio.sleep(random.uniform(0.1, 0.3))
+            # Until every probe has refused the last key and taken this one; all are looked at again in the end.
+            watched[:] = [*(one for one in watched if len(one.refused_by) < connections), key]
+            while len(key.taken_by) < connections:  # noqa: ASYNC110 - what is waited for is seen by polling probes
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(random.uniform(0, 0.1))
             key.asked_at = time.monotonic()
             answer = await management.delete(f"/identity/v1/api-keys/{key.id}")
             answer.raise_for_status()
