@@ -31,11 +31,16 @@ class Random:
 
 
 class LeastRequests:
-    """The replica with the fewest of this gateway's requests."""
+    """The replica with the fewest of this gateway's requests; among equals one after the other."""
+
+    def __init__(self) -> None:
+        self._first = 0
 
     def choose(self, request: Request, replicas: Sequence[ReplicaView], now_s: float) -> int | None:  # noqa: ARG002  # see Policy
         """See Policy."""
-        return min(replicas, key=lambda replica: replica.in_flight).index
+        self._first += 1
+        first = self._first % len(replicas)
+        return min((*replicas[first:], *replicas[:first]), key=lambda replica: replica.in_flight).index
 
 
 class LeastQueued:
