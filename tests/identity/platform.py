@@ -35,6 +35,7 @@ def settings_for(database_url: str, redis_url: str, **more: Any) -> IdentitySett
         "identity_admin_password": SecretStr(ADMIN_PASSWORD),
         "identity_bcrypt_rounds": 4,
         "identity_push_interval_s": 0.05,
+        "identity_oidc_allow_loopback": True,
         "identity_mail_interval_s": 0.05,
     }
     return IdentitySettings(**(values | more))

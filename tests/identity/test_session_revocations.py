@@ -53,6 +53,30 @@ async def test_nobody_sees_or_ends_the_session_of_somebody_else(identity: Identi
     assert await session_ids(ann) == [anns]
 
 
+async def test_an_administrator_signs_out_a_member_of_their_org_and_nobody_above_them(
+    identity: Identity, admin: Caller
+) -> None:
+    orgs = [await admin.ok("POST", "/identity/v1/orgs", {"name": name}) for name in ("acme", "other")]
+    paths = [f"/identity/v1/orgs/{org['id']}/members" for org in orgs]
+    viewer = await identity.member(admin, orgs[0]["id"], "viewer")
+    theirs = await identity.member(admin, orgs[0]["id"], "admin")
+    foreign = await identity.member(admin, orgs[1]["id"], "owner")
+
+    for caller, path, status in (
+        (foreign, f"{paths[0]}/{viewer.user_id}/sessions", 404),
+        (foreign, f"{paths[1]}/{viewer.user_id}/sessions", 404),
+        (theirs, f"{paths[0]}/{admin.user_id}/sessions", 403),
+        (viewer, f"{paths[0]}/{theirs.user_id}/sessions", 403),
+    ):
+        for method in ("GET", "DELETE"):
+            assert (await caller.request(method, path)).status_code == status, (method, path)
+    path = f"{paths[0]}/{viewer.user_id}/sessions"
+    assert len((await theirs.ok("GET", path))["data"]) == 1
+    await theirs.ok("DELETE", path)
+    assert (await viewer.get("/identity/v1/me")).status_code == 401
+    assert (await theirs.ok("GET", path))["data"] == []
+
+
 async def test_whoever_loses_something_must_refresh_their_token_first(
     identity: Identity, admin: Caller, database_url: str
 ) -> None:

@@ -17,6 +17,8 @@ class Permission(StrEnum):
     MEMBERS_READ = "members:read"
     MEMBERS_WRITE = "members:write"
     AUDIT_READ = "audit:read"
+    IDENTITY_PROVIDERS_READ = "identity_providers:read"
+    IDENTITY_PROVIDERS_WRITE = "identity_providers:write"
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
     BACKENDS_READ = "backends:read"
@@ -47,6 +49,8 @@ class Role(StrEnum):
 PLATFORM_PERMISSIONS = frozenset(
     {
         Permission.ORGS_CREATE,
+        Permission.IDENTITY_PROVIDERS_READ,
+        Permission.IDENTITY_PROVIDERS_WRITE,
         Permission.MODELS_WRITE,
         Permission.BACKENDS_READ,
         Permission.BACKENDS_WRITE,

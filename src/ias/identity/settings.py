@@ -80,6 +80,15 @@ class IdentitySettings(ServiceSettings):
     identity_purge_interval_s: float = Field(
         600, gt=0, le=86400, description="How often is looked for what is to be purged."
     )
+    identity_oidc_allow_loopback: bool = Field(
+        False, description="Whether an identity provider may be on this machine: for development."
+    )
+    identity_oidc_allow_private_networks: bool = Field(
+        False, description="Whether an identity provider may be at an address of a private network."
+    )
+    identity_oidc_timeout_s: float = Field(
+        10.0, gt=0, le=60, description="Deadline of one request to an identity provider."
+    )
     identity_push_interval_s: float = Field(
         0.5, gt=0, le=60, description="How often Redis is checked for having been told every change."
     )

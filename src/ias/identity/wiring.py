@@ -13,6 +13,7 @@ from ias.identity.api import (
     api_keys,
     audit_log,
     authz,
+    identity_providers,
     invitations,
     leaked_keys,
     members,
@@ -35,11 +36,14 @@ from ias.identity.core.audit_checkpoints import AuditCheckpoints
 from ias.identity.core.audit_exports import AuditExports
 from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.explanations import Explanations
+from ias.identity.core.identity_providers import IdentityProviders
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
 from ias.identity.core.members import Members
+from ias.identity.core.oidc import OidcClient
+from ias.identity.core.oidc_sign_ins import OidcSignIns
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.passwords import Passwords
@@ -68,6 +72,8 @@ from ias.identity.workers.signing_keys import keep_rotated
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.denials import Denials
+from ias.kit.egress import EgressPolicy, system_resolver
+from ias.kit.guarded_http import GuardedTransport
 from ias.kit.redis_documents import open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -77,6 +83,8 @@ from ias.kit.web import create_app
 
 ROUTERS = [
     sessions.router,
+    identity_providers.router,
+    identity_providers.sign_in_router,
     users.router,
     password_resets.router,
     second_factors.router,
@@ -155,7 +163,20 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
     )
     stack.callback(passwords.close)
     revocations = Revocations(redis)
-    parts = build_parts(settings, database, redis, passwords, revocations)
+    to_providers = GuardedTransport(
+        EgressPolicy(
+            allow_loopback=settings.identity_oidc_allow_loopback,
+            allow_private_networks=settings.identity_oidc_allow_private_networks,
+            resolve=system_resolver(settings.identity_oidc_timeout_s),
+        )
+    )
+    stack.push_async_callback(to_providers.aclose)
+    oidc = OidcClient(
+        to_providers,
+        redirect_uri=f"{settings.identity_public_url}/sign-in/callback",
+        timeout_s=settings.identity_oidc_timeout_s,
+    )
+    parts = build_parts(settings, database, redis=redis, passwords=passwords, revocations=revocations, oidc=oidc)
     app.state.parts = parts
     app.state.denials = Denials(
         "identity", parts.audit_log.write, app.state.registry, per_caller_max=settings.audit_denials_per_caller_max
@@ -190,7 +211,13 @@ async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack)
 
 
 def build_parts(
-    settings: IdentitySettings, database: Database, redis: Redis, passwords: Passwords, revocations: Revocations
+    settings: IdentitySettings,
+    database: Database,
+    *,
+    redis: Redis,
+    passwords: Passwords,
+    revocations: Revocations,
+    oidc: OidcClient,
 ) -> Parts:
     """One of each part, around what is open already."""
     secret_key = decode_secret_key(settings.secret_key.get_secret_value())
@@ -203,10 +230,11 @@ def build_parts(
     checkpoints = AuditCheckpoints(database, keys)
     tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
     told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
-    lifetime = timedelta(days=settings.identity_session_days)
-    sessions = Sessions(database, tokens, told, lifetime=lifetime)
+    sessions = Sessions(database, tokens, told, lifetime=timedelta(days=settings.identity_session_days))
     mails = Mails(database, _build_mailer(settings), Sealer(secret_key, "identity mails"))
     attempts = SignInAttempts(database)
+    public_url = settings.identity_public_url
+    invitation_tokens = LinkTokens(secret_key, "invitations", prefix="ias-inv-")
     password_changes = PasswordChanges(
         database,
         passwords=passwords,
@@ -214,22 +242,21 @@ def build_parts(
         revocations=told,
         mails=mails,
         tokens=LinkTokens(secret_key, "password resets", prefix="ias-pwr-"),
-        public_url=settings.identity_public_url,
+        public_url=public_url,
     )
     factors = SecondFactors(database, attempts, password_changes, Sealer(secret_key, "identity second factors"))
+    providers = IdentityProviders(database, oidc, Sealer(secret_key, "identity providers"))
     return Parts(
         api_keys=ApiKeys(database, records),
         audit_checkpoints=checkpoints,
         audit_exports=AuditExports(database, checkpoints),
         audit_log=AuditLog(database),
         cursors=Cursors(secret_key),
-        invitations=Invitations(
-            database,
-            mails,
-            passwords,
-            LinkTokens(secret_key, "invitations", prefix="ias-inv-"),
-            public_url=settings.identity_public_url,
+        identity_providers=providers,
+        oidc_sign_ins=_build_oidc_sign_ins(
+            secret_key, database, providers=providers, oidc=oidc, sessions=sessions, told=told, attempts=attempts
         ),
+        invitations=Invitations(database, mails, passwords, invitation_tokens, public_url=public_url),
         leak_reports=LeakReports(database, records, mails),
         mails=mails,
         members=Members(database, passwords, records, told),
@@ -246,16 +273,52 @@ def build_parts(
         service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
         session_revocations=told,
         sessions=sessions,
-        sign_ins=SignIns(
-            database,
-            passwords=passwords,
-            sessions=sessions,
-            attempts=attempts,
-            second_factors=factors,
-            tokens=LinkTokens(secret_key, "sign-in challenges", prefix="ias-sic-"),
+        sign_ins=_build_sign_ins(
+            secret_key, database, passwords=passwords, sessions=sessions, attempts=attempts, factors=factors
         ),
         signing_keys=keys,
         users=Users(database, passwords),
+    )
+
+
+def _build_sign_ins(
+    secret_key: bytes,
+    database: Database,
+    *,
+    passwords: Passwords,
+    sessions: Sessions,
+    attempts: SignInAttempts,
+    factors: SecondFactors,
+) -> SignIns:
+    return SignIns(
+        database,
+        passwords=passwords,
+        sessions=sessions,
+        attempts=attempts,
+        second_factors=factors,
+        tokens=LinkTokens(secret_key, "sign-in challenges", prefix="ias-sic-"),
+    )
+
+
+def _build_oidc_sign_ins(
+    secret_key: bytes,
+    database: Database,
+    *,
+    providers: IdentityProviders,
+    oidc: OidcClient,
+    sessions: Sessions,
+    told: SessionRevocations,
+    attempts: SignInAttempts,
+) -> OidcSignIns:
+    return OidcSignIns(
+        database,
+        providers=providers,
+        oidc=oidc,
+        sessions=sessions,
+        revocations=told,
+        attempts=attempts,
+        tokens=LinkTokens(secret_key, "oidc states", prefix="ias-oidc-"),
+        sealer=Sealer(secret_key, "identity oidc sign-ins"),
     )
 
 

@@ -74,6 +74,16 @@ def set_cookies(
         _set(response, REFRESH_COOKIE, refresh_token, session_expires_at)
 
 
+def set_passing_cookie(response: Response, name: str, value: str, *, lifetime_s: int) -> None:
+    """Let the browser keep a secret for a step of signing in, as well guarded as its tokens."""
+    response.set_cookie(name, value, max_age=lifetime_s, path="/", secure=True, httponly=True, samesite="strict")
+
+
+def delete_passing_cookie(response: Response, name: str) -> None:
+    """Let the browser forget it."""
+    response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="strict")
+
+
 def delete_cookies(request: Request, response: Response) -> None:
     """Let the browser forget its tokens."""
     _delete(request, response, [REFRESH_COOKIE, *(_part_name(number) for number in range(_PARTS_MAX))])

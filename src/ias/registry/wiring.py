@@ -10,6 +10,7 @@ from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
+from ias.kit.egress import EgressPolicy, system_resolver
 from ias.kit.redis_documents import open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -19,7 +20,6 @@ from ias.kit.web import create_app
 from ias.registry.api import backends, changes, models, route_table
 from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
-from ias.registry.core.egress import EgressPolicy, system_resolver
 from ias.registry.core.models import Models
 from ias.registry.core.route_table import RouteTables
 from ias.registry.core.verification import Verifications

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from ias.contracts.permissions import Permission, Role
 from ias.identity.api.fields import IN_FORCE, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
+from ias.identity.api.sessions import SessionAnswer, show
 from ias.identity.core.members import MemberChanges
 from ias.identity.core.members import NewMember as Wanted
 from ias.kit.authorization import Access, requires
@@ -109,3 +110,32 @@ async def delete_member(
 ) -> None:
     """Remove a member, and revoke the keys that are their own."""
     say_in_force(response, await parts.members.remove(access, org_id, user_id, origin))
+
+
+@router.get("/{user_id}/sessions")
+async def list_member_sessions(
+    *,
+    org_id: UUID,
+    user_id: UUID,
+    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    parts: PartsOf,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[SessionAnswer]:
+    """Where a member is signed in, newest first."""
+    filters = f"sessions {user_id}"
+    after = parts.cursors.decode(cursor, filters)
+    rows = await parts.sessions.list_of_member(access, org_id, user_id, after=after, limit=limit + 1)
+    return parts.cursors.page([show(row, access.actor) for row in rows], limit, filters)
+
+
+@router.delete("/{user_id}/sessions", status_code=204)
+async def delete_member_sessions(
+    org_id: UUID,
+    user_id: UUID,
+    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+) -> None:
+    """Sign a member out everywhere: for a device that was lost. They may sign in again; suspend them if they must not."""
+    await parts.sessions.revoke_of_member(access, org_id, user_id, origin)

@@ -10,10 +10,12 @@ from ias.identity.core.audit_checkpoints import AuditCheckpoints
 from ias.identity.core.audit_exports import AuditExports
 from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.explanations import Explanations
+from ias.identity.core.identity_providers import IdentityProviders
 from ias.identity.core.invitations import Invitations
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
+from ias.identity.core.oidc_sign_ins import OidcSignIns
 from ias.identity.core.orgs import Orgs
 from ias.identity.core.password_changes import PasswordChanges
 from ias.identity.core.project_members import ProjectMembers
@@ -45,10 +47,12 @@ class Parts:
     audit_log: AuditLog
     cursors: Cursors
     explanations: Explanations
+    identity_providers: IdentityProviders
     invitations: Invitations
     leak_reports: LeakReports
     mails: Mails
     members: Members
+    oidc_sign_ins: OidcSignIns
     orgs: Orgs
     password_changes: PasswordChanges
     project_members: ProjectMembers

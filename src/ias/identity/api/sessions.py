@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.sessions import SignedIn
 from ias.identity.core.sign_ins import Challenge
+from ias.identity.store.sessions import Session
 from ias.kit.authorization import public, signed_in
 from ias.kit.browser_sessions import delete_cookies, find_refresh_token, refuse_foreign_page, set_cookies
 from ias.kit.cursors import CursorText, Limit, Page
@@ -141,18 +142,7 @@ async def list_sessions(
     filters = f"sessions {actor.sub}"
     after = parts.cursors.decode(cursor, filters)
     rows = await parts.sessions.list_own(actor, after=after, limit=limit + 1)
-    answers = [
-        SessionAnswer(
-            id=row.id,
-            created_at=row.created_at,
-            last_used_at=row.last_used_at,
-            expires_at=row.expires_at,
-            source_ip=row.source_ip,
-            user_agent=row.user_agent,
-            current=str(row.id) == actor.session_id,
-        )
-        for row in rows
-    ]
+    answers = [show(row, actor) for row in rows]
     return parts.cursors.page(answers, limit, filters)
 
 
@@ -177,6 +167,19 @@ async def delete_session(
 ) -> None:
     """Sign out in one place."""
     await parts.sessions.revoke_own(actor, session_id, origin)
+
+
+def show(row: Session, actor: Claims) -> SessionAnswer:
+    """A session, as seen from another."""
+    return SessionAnswer(
+        id=row.id,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        expires_at=row.expires_at,
+        source_ip=row.source_ip,
+        user_agent=row.user_agent,
+        current=str(row.id) == actor.session_id,
+    )
 
 
 def hand_over(signed: SignedIn, transport: str, request: Request, response: Response) -> SignedInAnswer:

@@ -15,11 +15,14 @@ from ias.contracts.ids import uuid7
 from ias.identity.core.access_tokens import AccessToken, AccessTokens
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.grants import list_usable_roles
+from ias.identity.core.members import require_power
 from ias.identity.core.session_revocations import SessionRevocations
+from ias.identity.store import members as member_store
 from ias.identity.store import sessions as store
 from ias.identity.store import users as user_store
 from ias.identity.store.sessions import Session
 from ias.identity.store.users import User
+from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError, UnauthenticatedError
 from ias.kit.tokens import Claims
@@ -132,6 +135,32 @@ class Sessions:
         await self._revocations.push(session_ids=ended)
         return len(ended)
 
+    async def list_of_member(
+        self, access: Access, org_id: UUID, user_id: UUID, *, after: UUID | None, limit: int
+    ) -> list[Session]:
+        """Where a member is signed in, newest first.
+
+        Raises:
+            ForbiddenError: their role holds something that the caller does not.
+        """
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            await _require_power_over(connection, scope, user_id)
+            return await store.list_sessions_of_user(connection, user_id, after=after, limit=limit)
+
+    async def revoke_of_member(self, access: Access, org_id: UUID, user_id: UUID, origin: Origin) -> None:
+        """Sign a member out everywhere. Raises as `list_of_member` does."""
+        scope = access.in_org(str(org_id))
+        async with self._database.transaction() as connection:
+            await _require_power_over(connection, scope, user_id)
+            ended = await store.revoke_sessions_of_user(connection, user_id, "revoked by an administrator")
+            if ended:
+                after = {"sessions_revoked": len(ended)}
+                await append(
+                    connection, origin.by(scope.actor), Change("member.sign_out", user_id, org_id, after=after)
+                )
+        await self._revocations.push(session_ids=ended)
+
     async def _end(self, actor: Claims, session_id: UUID, because: str, origin: Origin) -> None:
         async with self._database.transaction() as connection:
             session = await store.find_session(connection, session_id, lock=True)
@@ -166,6 +195,13 @@ class Sessions:
         roles = await list_usable_roles(connection, user, origin.source_ip)
         access_token = await self._access_tokens.issue_to_user(connection, user, session.id, roles)
         return SignedIn(session, access_token, refresh_token)
+
+
+async def _require_power_over(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> None:
+    member = await member_store.find_member(connection, scope, user_id)
+    if member is None:
+        raise NotFoundError
+    await require_power(connection, scope, member.role)
 
 
 def _digest(refresh_token: str) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.permissions import Role
@@ -86,6 +86,14 @@ async def update_invitation(connection: AsyncConnection, invitation_id: UUID, ch
     statement = update(invitations).where(invitations.c.id == invitation_id).returning(invitations)
     statement = statement.values(**changes, version=invitations.c.version + 1, updated_at=func.now())
     return _invitation((await connection.execute(statement)).mappings().one())
+
+
+async def is_invited(connection: AsyncConnection, email: str, now: datetime) -> bool:
+    """Whether any org waits for the e-mail."""
+    query = exists().where(
+        invitations.c.email == email, invitations.c.status == "pending", invitations.c.expires_at > now
+    )
+    return bool((await connection.execute(select(query))).scalar_one())
 
 
 async def revoke_expired(connection: AsyncConnection, org_id: UUID, email: str, now: datetime) -> None:

@@ -354,6 +354,46 @@ sign_in_challenges = Table(
     Index(None, "expires_at"),
 )
 
+identity_providers = Table(
+    "identity_providers",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("issuer", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("sealed_client_secret", Text, comment="Sealed with the platform's root secret; null for a public client."),
+    Column("domains", ARRAY(Text), comment="Of e-mails that it is believed for; null is all."),
+    Column("creates_users", Boolean, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'enabled'")),
+    _version(),
+    _time("created_at"),
+    _time("updated_at"),
+    CheckConstraint("status IN ('enabled', 'disabled')", name="status"),
+)
+
+external_identities = Table(
+    "external_identities",
+    metadata,
+    Column("provider_id", Uuid, ForeignKey("identity_providers.id"), primary_key=True),
+    Column("subject", Text, primary_key=True, comment="Whom the provider means."),
+    _reference("user_id", "users.id"),
+    _time("created_at"),
+    Index(None, "user_id"),
+)
+
+oidc_sign_ins = Table(
+    "oidc_sign_ins",
+    metadata,
+    Column("state_digest", Text, primary_key=True, comment="SHA-256 of the state, in hexadecimal."),
+    _reference("provider_id", "identity_providers.id"),
+    Column("browser_digest", Text, nullable=False, comment="SHA-256 of what the browser's cookie holds."),
+    Column("nonce", Text, nullable=False),
+    Column("sealed_code_verifier", Text, nullable=False),
+    _time("created_at"),
+    _time("expires_at"),
+    Index(None, "expires_at"),
+)
+
 sign_in_attempts = Table(
     "sign_in_attempts",
     metadata,

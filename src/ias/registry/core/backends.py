@@ -6,10 +6,10 @@ from uuid import UUID
 
 from ias.contracts.ids import uuid7
 from ias.kit.database import Database
+from ias.kit.egress import EgressPolicy
 from ias.kit.problems import NotFoundError
 from ias.kit.sealing import Sealer
 from ias.registry.core.changes import Author, Change, Changes
-from ias.registry.core.egress import EgressPolicy
 from ias.registry.store.backends import (
     Backend,
     BackendStatus,

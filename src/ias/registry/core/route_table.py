@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from ias.contracts import redis_keys, routes
 from ias.kit.database import Database
+from ias.kit.egress import EgressPolicy, EgressRefusedError
 from ias.kit.redis_documents import RedisDocuments
-from ias.registry.core.egress import EgressPolicy, EgressRefusedError
 from ias.registry.store.backends import Backend
 from ias.registry.store.models import Model
 from ias.registry.store.route_table import RouteRows, get_version, lock_version, read_rows, set_version

@@ -10,9 +10,9 @@ from uuid import UUID
 import httpx
 import structlog
 
+from ias.kit.egress import EgressPolicy, EgressRefusedError, Target
 from ias.kit.sealing import SealBrokenError, Sealer
 from ias.registry.core.backends import Backends
-from ias.registry.core.egress import EgressPolicy, EgressRefusedError, Target
 from ias.registry.store.backends import Backend
 
 log = structlog.get_logger("ias.registry")

@@ -1,6 +1,6 @@
-"""Where the platform may send requests: the rules for a backend's URL.
+"""Where the platform may send requests: the rules for URLs that somebody gives it (a backend's, an identity provider's).
 
-Checked when the URL is written (its text, and the addresses its name has then) and again before the registry itself calls it,
+Checked when the URL is written (its text, and the addresses its name has then) and again before a service itself calls it,
 where the connection goes to the very address that was checked; gateways check each address that they connect to as well.
 Addresses that hand out a machine's own credentials are never allowed, whatever the settings say.
 """
@@ -90,6 +90,16 @@ class EgressPolicy:
         host = _host_of(urlsplit(normalised))
         addresses = await self._checked_addresses(host)
         return Target(normalised, host, addresses[0]) if addresses else None
+
+    async def find_address(self, host: str) -> str | None:
+        """Where to connect for a host now; None when its name is not known.
+
+        Raises:
+            EgressRefusedError: it, or one of the name's addresses, may not be called.
+        """
+        self._check_host(host)
+        addresses = await self._checked_addresses(host)
+        return addresses[0] if addresses else None
 
     async def _checked_addresses(self, host: str) -> list[str]:
         literal = _literal(host)

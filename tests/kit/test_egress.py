@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ias.registry.core.egress import EgressPolicy, EgressRefusedError, Resolve, system_resolver
+from ias.kit.egress import EgressPolicy, EgressRefusedError, Resolve, system_resolver
 
 
 def names(**known: list[str]) -> Resolve:
