@@ -7,13 +7,13 @@ live minutes; `session_id` and `token_version` let `kit.revocations` end one soo
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission
 from ias.kit.problems import UnauthenticatedError, UnavailableError
@@ -51,6 +51,13 @@ class Claims(BaseModel):
     grants: tuple[tuple[str, str | None, str], ...] = ()
     custom_roles: dict[str, tuple[str, ...]] = {}
     """The permissions of the orgs' own roles among the grants, by role id."""
+
+    @model_validator(mode="after")
+    def _know_every_role(self) -> Self:
+        for _, _, role in self.grants:
+            if role not in _BUILT_IN and role not in self.custom_roles:
+                raise ValueError(f"{role!r} is no role")
+        return self
 
     def allows(self, role: str, permission: Permission) -> bool:
         """Whether a role among the grants holds a permission. No role of an org's own holds one of the platform's."""
