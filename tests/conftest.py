@@ -19,6 +19,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.servers import postgres_server, rabbitmq_server, redis_process, redis_server
 from tests.servers.run import Server, TestRun, create_run
@@ -28,6 +29,15 @@ RUN = pytest.StashKey[TestRun]()
 # A busy machine is no failure: properties have no deadline of their own (pytest-timeout ends what hangs).
 hypothesis.settings.register_profile("ias", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("ias")
+
+
+# A traceback in colours, with every local variable, takes a minute to draw on a busy machine.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

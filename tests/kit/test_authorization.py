@@ -1,21 +1,26 @@
 """Who gets through the one dependency that guards every management route, and as what."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission, Role
 from ias.kit.authorization import Access, internal, requires, signed_in
 from ias.kit.problems import ForbiddenError, NotFoundError
+from ias.kit.routing import Router
+from ias.kit.settings import ServiceSettings
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, Claims, TokenVerifier
 from ias.kit.web import Answer, create_app
 from tests.kit.token_issuer import TokenIssuer, bearer
+
+SETTINGS = ServiceSettings(secret_key=base64.b64encode(bytes(32)).decode(), redis_url="redis://127.0.0.1:1/0")
 
 
 class Who(Answer):
@@ -23,7 +28,7 @@ class Who(Answer):
 
 
 def build_app(issuer: TokenIssuer) -> FastAPI:
-    router = APIRouter()
+    router = Router()
 
     @router.get("/budgets")
     async def write_budgets(access: Annotated[Access, requires(Permission.BUDGETS_WRITE)]) -> Who:
@@ -41,7 +46,7 @@ def build_app(issuer: TokenIssuer) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
-    app = create_app("probe", description="", routers=[router], lifespan=lifespan, request_body_bytes_max=1000)
+    app = create_app("probe", description="", routers=[router], lifespan=lifespan, settings=SETTINGS)
     app.state.verifier = TokenVerifier(issuer.fetch_jwks, audience=MANAGEMENT_AUDIENCE)
     app.state.service_verifier = TokenVerifier(issuer.fetch_jwks, audience="probe")
     return app

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import structlog
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
@@ -17,6 +17,7 @@ from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Limit
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, UnavailableError
+from ias.kit.routing import Router
 from ias.kit.settings import ServiceSettings
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, TokenVerifier
 from ias.kit.web import Answer, Body, create_app
@@ -25,7 +26,10 @@ from tests.kit.token_issuer import TokenIssuer
 BODY_BYTES_MAX = 1000
 NOWHERE = "postgresql://ias:ias@127.0.0.1:1/nowhere"
 SETTINGS = ServiceSettings(
-    secret_key=base64.b64encode(bytes(32)).decode(), redis_url="redis://127.0.0.1:1/0", database_timeout_s=2
+    secret_key=base64.b64encode(bytes(32)).decode(),
+    redis_url="redis://127.0.0.1:1/0",
+    database_timeout_s=2,
+    request_body_bytes_max=BODY_BYTES_MAX,
 )
 
 
@@ -40,7 +44,7 @@ class NoteAnswer(Answer):
 
 
 def build_app() -> FastAPI:
-    router = APIRouter(prefix="/probe/v1")
+    router = Router(prefix="/probe/v1")
 
     @router.post("/notes", status_code=201)
     async def create_note(body: Note) -> NoteAnswer:
@@ -81,9 +85,7 @@ def build_app() -> FastAPI:
         app.state.checks = {"postgres": Database(NOWHERE, SETTINGS, application_name="test").ping}
         yield
 
-    return create_app(
-        "probe", description="A probe.", routers=[router], lifespan=lifespan, request_body_bytes_max=BODY_BYTES_MAX
-    )
+    return create_app("probe", description="A probe.", routers=[router], lifespan=lifespan, settings=SETTINGS)
 
 
 @pytest.fixture

@@ -127,15 +127,16 @@ async def test_a_text_that_the_database_cannot_hold_is_refused_and_no_failure(re
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
 
 
-async def test_a_dry_run_answers_as_the_change_would_and_changes_nothing(registry: httpx.AsyncClient) -> None:
+async def test_a_dry_run_tells_what_would_change_and_changes_nothing(registry: httpx.AsyncClient) -> None:
     before = (await registry.get("/registry/v1/route-table")).json()["version"]
     tried = await registry.post(f"{MODELS}?dry_run=true", json={"name": "m", "context_length": 5})
-    assert (tried.status_code, tried.json()["name"]) == (200, "m")
+    assert (tried.status_code, tried.json()["changes"][0]["after"]["name"]) == (200, "m")
     assert (await registry.get(MODELS)).json()["data"] == []
     model = await create_model(registry)
     changed = await registry.patch(f"{MODELS}/{model['id']}?dry_run=true", json={"status": "disabled"})
-    assert changed.json()["status"] == "disabled"
-    assert (await registry.delete(f"{MODELS}/{model['id']}?dry_run=true")).status_code == 204
+    assert changed.json()["changes"][0]["after"]["status"] == "disabled"
+    deleted = await registry.delete(f"{MODELS}/{model['id']}?dry_run=true")
+    assert (deleted.status_code, deleted.json()["changes"][0]["action"]) == (200, "model.delete")
     assert (await registry.get(f"{MODELS}/{model['id']}")).json() == model
     assert (await registry.get("/registry/v1/route-table")).json()["version"] == before + 1
 

@@ -51,7 +51,7 @@ def assemble(settings: AnalyticsSettings, *, fetch_jwks: FetchJwks | None = None
         description="Usage over time. Amounts are decimal strings of USD.",
         routers=[usage.router, requests.router],
         lifespan=lifespan,
-        request_body_bytes_max=settings.request_body_bytes_max,
+        settings=settings,
     )
 
 

@@ -71,7 +71,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             adjustments_api.router,
         ],
         lifespan=lifespan,
-        request_body_bytes_max=settings.request_body_bytes_max,
+        settings=settings,
     )
 
 

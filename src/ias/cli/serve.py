@@ -91,6 +91,7 @@ def run_uvicorn(app: Any, host: str, port: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # kit.web looks at X-Forwarded-For, by IAS_TRUSTED_PROXIES
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACE_S,
     )

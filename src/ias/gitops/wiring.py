@@ -43,7 +43,7 @@ def assemble(settings: GitopsSettings, *, fetch_jwks: FetchJwks | None = None) -
         description="What an org declares, the plan from what there is to it, and its application.",
         routers=[plans.router],
         lifespan=lifespan,
-        request_body_bytes_max=settings.request_body_bytes_max,
+        settings=settings,
     )
 
 

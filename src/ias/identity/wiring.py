@@ -127,7 +127,7 @@ def build_app(settings: IdentitySettings | None = None) -> FastAPI:
         description="Orgs, projects, users, members, API keys, sessions and the audit log of the platform.",
         routers=ROUTERS,
         lifespan=lifespan,
-        request_body_bytes_max=settings.request_body_bytes_max,
+        settings=settings,
     )
 
 

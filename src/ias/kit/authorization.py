@@ -82,12 +82,21 @@ async def authenticate(
 ) -> Claims:
     """See `signed_in`."""
     request.state.guard = scopes.scopes[0]
+    return await identify(request)
+
+
+async def identify(request: Request) -> Claims:
+    """The user who asks. A request's token is verified once; `request.state.actor` is who it belongs to."""
+    known: Claims | None = getattr(request.state, "actor", None)
+    if known is not None:
+        return known
     token = _bearer(request) if "authorization" in request.headers else find_access_token(request)
     if token is None:
         raise UnauthenticatedError
     actor = await _verify(request, request.app.state.verifier, token)
     if actor.kind != "user":
         raise ForbiddenError("A service token opens no management route.")
+    request.state.actor = actor
     return actor
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from ias.kit.row_security import build_reach
 from ias.kit.settings import ServiceSettings
+from ias.kit.writes import find_write
 
 
 class Database:
@@ -34,7 +35,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: committed when the block ends, rolled back when it raises."""
+        """A transaction: committed when the block ends, rolled back when it raises. Within a management write, a part of it.
+
+        Raises what `Write.join` raises.
+        """
+        write = find_write()
+        if write is not None and write.takes_transactions:
+            async with write.join(self._engine.connect) as connection:
+                await connection.exec_driver_sql(build_reach())
+                yield connection
+        else:
+            async with self.separate_transaction() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def separate_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction of its own, within a management write too: for what must stay although the write fails."""
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(build_reach())
             yield connection

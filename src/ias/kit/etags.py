@@ -1,36 +1,46 @@
-"""`ETag` and `If-Match` (RFC 9110): a change that was decided on an older version is refused, not merged by chance.
+"""`ETag`, `If-Match` and `If-None-Match` (RFC 9110).
 
-A resource's tag is its version. Without `If-Match` a change is made whatever the version.
+A tag is `"VERSION-DIGEST"`: the version of what is shown, which grows with every change of it, and a digest of the answer, in
+which more may change (what a budget has spent). `If-Match` compares the versions: a change that was decided on an older one is
+refused, not merged by chance. `If-None-Match` compares the whole: an answer that the caller has is not sent again. What has no
+version has the digest alone for a tag.
 """
 
+import hashlib
+import json
 import re
-from typing import Annotated
 
-from fastapi import Header
-
-IfMatch = Annotated[
-    str | None,
-    Header(
-        alias="If-Match",
-        max_length=500,
-        description="`ETag` of the version that the change is meant for; another version is refused with 412.",
-    ),
-]
+from ias.kit.problems import PreconditionFailedError
 
 _TAG = re.compile(r'(W/)?"([^"]*)"')
+_OURS = re.compile(r"([0-9]{1,18})(?:-[0-9a-f]{16})?")
 
 
-def etag_of(version: int) -> str:
-    """The tag of a version."""
-    return f'"{version}"'
+def make_etag(body: bytes) -> str:
+    """The tag of an answer, from its JSON."""
+    digest = hashlib.sha256(body).hexdigest()[:16]
+    document = json.loads(body)
+    version = document.get("version") if isinstance(document, dict) else None
+    return f'"{version}-{digest}"' if isinstance(version, int) else f'"{digest}"'
 
 
-def read_if_match(header: str | None) -> frozenset[int] | None:
-    """The versions that a change is meant for; None for any. Tags that are none of ours match nothing, weak ones neither."""
+def check_if_match(header: str | None, version: int) -> None:
+    """Return when a change may be made to that version: there is no header, or it is `*`, or it names the version.
+
+    Weak tags, and tags that are none of ours, name nothing.
+
+    Raises:
+        PreconditionFailedError: the header names other versions.
+    """
     if header is None or header.strip() == "*":
-        return None
-    return frozenset(
-        int(text)
-        for weak, text in _TAG.findall(header)
-        if not weak and text.isascii() and text.isdecimal() and len(text) < 19
-    )
+        return
+    ours = (_OURS.fullmatch(tag) for weak, tag in _TAG.findall(header) if not weak)
+    if version not in {int(found.group(1)) for found in ours if found}:
+        raise PreconditionFailedError(f"It is at version {version} by now; look at it again.")
+
+
+def is_known(header: str | None, etag: str) -> bool:
+    """Whether an `If-None-Match` says that the caller has what the tag is for. Compared weakly, as RFC 9110 has it."""
+    if header is None:
+        return False
+    return header.strip() == "*" or any(f'"{tag}"' == etag for _, tag in _TAG.findall(header))

@@ -3,9 +3,9 @@
 import asyncio
 from importlib.resources import files
 
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
-from sqlalchemy import Connection, pool
+from sqlalchemy import Column, Connection, DateTime, LargeBinary, Text, pool
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -42,6 +42,18 @@ def _run(connection: Connection, service: str, revision: str) -> None:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
+
+
+def create_idempotency_keys() -> None:
+    """The table of `kit.idempotency`, for a service's migration."""
+    op.create_table(
+        "idempotency_keys",
+        Column("digest", LargeBinary, primary_key=True),
+        Column("fingerprint", LargeBinary, nullable=False),
+        Column("sealed_answer", Text, nullable=False),
+        Column("expires_at", DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("idempotency_keys_expires_at", "idempotency_keys", ["expires_at"])
 
 
 def run_in_alembic(connection: Connection) -> None:

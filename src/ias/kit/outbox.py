@@ -39,6 +39,7 @@ from ias.kit.audit import Cause, Change, make_records
 from ias.kit.bus import Publisher
 from ias.kit.database import Database
 from ias.kit.pauses import wait_or_stop
+from ias.kit.writes import note_records
 
 log = structlog.get_logger("ias.outbox")
 
@@ -86,7 +87,9 @@ class _Message:
 
 async def append(connection: AsyncConnection, service: str, cause: Cause, *changes: Change) -> None:
     """Write changes down for the audit log, in the transaction of the changes."""
-    await put_records(connection, make_records(service, cause, changes))
+    records = make_records(service, cause, changes)
+    note_records(records)
+    await put_records(connection, records)
 
 
 async def put_records(connection: AsyncConnection, records: Sequence[AuditRecord]) -> None:

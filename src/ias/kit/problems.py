@@ -8,8 +8,10 @@
     ├── ConflictError 409          the state forbids it
     ├── PreconditionFailedError 412  the resource is not (any more) at the version that `If-Match` names
     ├── TooLargeError 413
+    ├── QueryTooLongError 414
     ├── InvalidError 422           well-formed but wrong; `errors` names each field
     ├── TooManyRequestsError 429
+    ├── HeadersTooLargeError 431
     └── UnavailableError 503       something this service needs is away
 
 Services raise these from `core`; `kit.web` renders them. Nothing here knows a web framework.
@@ -126,6 +128,12 @@ class TooLargeError(ProblemError):
     status, code, title = 413, "too_large", "Body too large"
 
 
+class QueryTooLongError(ProblemError):
+    """The query is over the limit."""
+
+    status, code, title = 414, "query_too_long", "Query too long"
+
+
 class InvalidError(ProblemError):
     """Well-formed, but at least one field is wrong."""
 
@@ -136,6 +144,12 @@ class TooManyRequestsError(ProblemError):
     """The caller must wait."""
 
     status, code, title = 429, "too_many_requests", "Too many requests"
+
+
+class HeadersTooLargeError(ProblemError):
+    """The headers are over the limit."""
+
+    status, code, title = 431, "headers_too_large", "Headers too large"
 
 
 class UnavailableError(ProblemError):

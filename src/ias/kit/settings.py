@@ -6,6 +6,7 @@ hold a password.
 
 import base64
 import re
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -114,6 +115,23 @@ class ServiceSettings(ProcessSettings):
         120,
         ge=1,
         description="Different denials of a caller that are one audit entry each in a minute; more are one entry with a count.",
+    )
+    rate_limit_address_per_minute: int = Field(
+        12_000, ge=0, description="Requests a minute from one address (an IPv6 /64); more are 429. 0: no limit."
+    )
+    rate_limit_reads_per_minute: int = Field(
+        6_000, ge=0, description="GETs a minute of one caller; more are 429. 0: no limit."
+    )
+    rate_limit_writes_per_minute: int = Field(
+        1_200, ge=0, description="Writes a minute of one caller; more are 429. 0: no limit."
+    )
+    rate_limit_credentials_per_minute: int = Field(
+        120, ge=0, description="Tries a minute from one address to get a token; more are 429. 0: no limit."
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (),
+        description='Networks of the proxies before the management APIs, as JSON, e.g. `["10.0.0.0/8"]`. Their'
+        " `X-Forwarded-For` is believed, nobody else's.",
     )
     database_pool_size: int = Field(10, description="PostgreSQL connections a process keeps at most.")
     database_timeout_s: float = Field(

@@ -6,8 +6,8 @@ trace span, metrics and one access-log line; and whatever went wrong rendered as
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -25,26 +25,41 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ias import __version__
 from ias.contracts.ids import request_id_of, uuid7
 from ias.kit.authorization import public
+from ias.kit.client_addresses import Networks, find_client_address
 from ias.kit.denials import note_denial
+from ias.kit.idempotency import SEALING_PURPOSE, Replays
+from ias.kit.openapi import complete_document
 from ias.kit.problems import (
     BadRequestError,
+    ConflictError,
     FieldError,
+    HeadersTooLargeError,
     InvalidError,
     NotFoundError,
-    Problem,
     ProblemError,
+    QueryTooLongError,
     TooLargeError,
     UnavailableError,
 )
+from ias.kit.redis_documents import open_redis
+from ias.kit.request_limits import RequestLimits, Standing, name_address, render_headers
+from ias.kit.routing import Router
 from ias.kit.row_security import reaching_every_org
+from ias.kit.sealing import Sealer, decode_secret_key
+from ias.kit.settings import ServiceSettings
 from ias.kit.telemetry import trace_id_of
 
 log = structlog.get_logger("ias.http")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_\-]{8,80}")
+_HEADER_BYTES_MAX = 32_768
+_QUERY_BYTES_MAX = 8_192
+_UNLIMITED_PATHS = ("/health", "/ready", "/metrics", "/internal/")
+"""Asked by the platform itself."""
 _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 _DATA_SQLSTATES = "22"
+_CONSTRAINT_SQLSTATES = "23"
 _AWAY_SQLSTATES = ("08", "53", "57")
 """Classes of SQLSTATE: connection exception, insufficient resources, operator intervention (starting up, shutting down)."""
 
@@ -86,23 +101,31 @@ def create_app(
     service: str,
     *,
     description: str,
-    routers: list[APIRouter],
+    routers: list[Router],
     lifespan: Lifespan,
-    request_body_bytes_max: int,
+    settings: ServiceSettings,
 ) -> FastAPI:
     """The app of one service. `lifespan` builds the service's parts into `app.state`, `app.state.checks` among them."""
+    request_limits = RequestLimits(
+        open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s), settings
+    )
+
+    @asynccontextmanager
+    async def with_request_limits(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with lifespan(app):
+                yield
+        finally:
+            await request_limits.close()
+
     app = FastAPI(
         title=f"IAS {service}",
         version=__version__,
         description=description,
-        lifespan=lifespan,
+        lifespan=with_request_limits,
         openapi_url=f"/{service}/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        responses={
-            "4XX": {"model": Problem, "description": "Problem"},
-            "5XX": {"model": Problem, "description": "Problem"},
-        },
         generate_unique_id_function=lambda route: route.name,
         strict_content_type=True,
         dependencies=[Depends(refuse_unknown_query)],
@@ -110,14 +133,18 @@ def create_app(
     )
     app.state.checks = {}
     app.state.registry = CollectorRegistry()
+    app.state.request_limits = request_limits
+    app.state.replays = Replays(Sealer(decode_secret_key(settings.secret_key.get_secret_value()), SEALING_PURPOSE))
     for router in routers:
         app.include_router(router)
     app.include_router(_health_router())
+    complete_document(app)
     _render_problems(app)
     app.add_middleware(
         RequestContext,
         metrics=HttpMetrics(service, app.state.registry),
-        request_body_bytes_max=request_body_bytes_max,
+        request_limits=request_limits,
+        settings=settings,
     )
     return app
 
@@ -197,10 +224,14 @@ class HttpMetrics:
 class RequestContext:
     """The ASGI middleware described at the top of this module."""
 
-    def __init__(self, app: ASGIApp, *, metrics: HttpMetrics, request_body_bytes_max: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: HttpMetrics, request_limits: RequestLimits, settings: ServiceSettings
+    ) -> None:
         self._app = app
         self._metrics = metrics
-        self._body_bytes_max = request_body_bytes_max
+        self._request_limits = request_limits
+        self._body_bytes_max = settings.request_body_bytes_max
+        self._trusted_proxies = settings.trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -208,8 +239,10 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        _see_through_proxies(scope, self._trusted_proxies)
+        standings: list[Standing] = scope.setdefault("state", {}).setdefault("standings", [])
         request_id = _accept_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["request_id"] = request_id
         started = time.perf_counter()
         status = 500
 
@@ -218,7 +251,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
-                message["headers"] = [*message.get("headers", []), *own]
+                message["headers"] = [*message.get("headers", []), *own, *render_headers(standings)]
             await send(message)
 
         tracer = trace.get_tracer("ias.http", tracer_provider=getattr(scope["app"].state, "tracing", None))
@@ -249,9 +282,13 @@ class RequestContext:
             )
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._body_bytes_max:
-            await _problem_response(self._too_large(), scope["path"])(scope, receive, send)
+        try:
+            self._check_sizes(scope)
+            if not scope["path"].startswith(_UNLIMITED_PATHS):
+                client = name_address(scope["client"][0] if scope.get("client") else "")
+                await self._request_limits.take(self._request_limits.address, client, scope["state"]["standings"])
+        except ProblemError as problem:
+            await _problem_response(problem, scope["path"])(scope, receive, send)
             return
         seen = 0
 
@@ -265,10 +302,26 @@ class RequestContext:
 
         await self._app(scope, receive_bounded, send)
 
+    def _check_sizes(self, scope: Scope) -> None:
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._body_bytes_max:
+            raise self._too_large()
+        if len(scope["query_string"]) > _QUERY_BYTES_MAX:
+            raise QueryTooLongError(f"The query is over the limit of {_QUERY_BYTES_MAX} bytes.")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADER_BYTES_MAX:
+            raise HeadersTooLargeError(f"The headers are over the limit of {_HEADER_BYTES_MAX} bytes.")
+
     def _too_large(self) -> TooLargeError:
         return TooLargeError(
             f"The body is over the limit of {self._body_bytes_max} bytes.", headers={"Connection": "close"}
         )
+
+
+def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
+    peer = scope.get("client")
+    if peer and trusted:
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        scope["client"] = (find_client_address(peer[0], forwarded, trusted), peer[1])
 
 
 def make_own_headers(given_request_id: bytes) -> list[tuple[bytes, bytes]]:
@@ -329,6 +382,10 @@ def _render_problems(app: FastAPI) -> None:
         sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
         if error.connection_invalidated or sqlstate.startswith(_AWAY_SQLSTATES):
             return _problem_response(UnavailableError("The database connection was lost."), request.url.path)
+        if sqlstate.startswith(
+            _CONSTRAINT_SQLSTATES
+        ):  # a race that `core` did not foresee; what it foresees, it explains
+            return _problem_response(ConflictError("It contradicts what is stored."), request.url.path)
         if sqlstate.startswith(_DATA_SQLSTATES):  # a NUL in a text, above all; the second net behind the schemas
             return _problem_response(InvalidError("A value is not one that can be stored."), request.url.path)
         raise error

@@ -49,7 +49,7 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
         description="Models, the backends that serve them, and the routes that gateways follow.",
         routers=[models.router, backends.router, changes.router, route_table.router],
         lifespan=lifespan,
-        request_body_bytes_max=settings.request_body_bytes_max,
+        settings=settings,
     )
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import Field
 
 from ias.analytics.api.parts import CursorsPart, UsagePart
@@ -16,9 +16,10 @@ from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.moments import Moment
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/analytics/v1/requests", tags=["requests"])
+router = Router(prefix="/analytics/v1/requests", tags=["requests"])
 
 
 class RequestAnswer(Answer):

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from ias.analytics.api.parts import UsagePart
@@ -14,9 +14,10 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.moments import Moment
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/analytics/v1/usage", tags=["usage"])
+router = Router(prefix="/analytics/v1/usage", tags=["usage"])
 
 
 class LatencyAnswer(Answer):

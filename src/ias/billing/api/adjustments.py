@@ -3,7 +3,6 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from ias.billing.api.ledger import EntryAnswer, RequestId, render_entry
@@ -12,9 +11,10 @@ from ias.billing.api.schemas import UsdText
 from ias.billing.core.adjustments import NewCorrection, NewCredit
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
+from ias.kit.routing import Router
 from ias.kit.web import Body
 
-router = APIRouter(prefix="/billing/v1", tags=["adjustments"])
+router = Router(prefix="/billing/v1", tags=["adjustments"])
 
 Reason = Annotated[
     str,

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from ias.billing.api.parts import BudgetsPart, CursorsPart
@@ -17,9 +17,10 @@ from ias.contracts.permissions import Permission
 from ias.contracts.spending import Mode, Window
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/billing/v1/budgets", tags=["budgets"])
+router = Router(prefix="/billing/v1/budgets", tags=["budgets"])
 
 
 class BudgetBody(Body):
@@ -52,6 +53,7 @@ class BudgetAnswer(Answer):
     spent_usd: str | None
     reserved_usd: str | None = Field(description="Held for requests that are being served.")
     remaining_usd: str | None = Field(description="What may still be reserved; never below zero.")
+    version: int = Field(description="Grows with every change of the budget; spending does not change it.")
     created_at: datetime
     updated_at: datetime
 
@@ -148,6 +150,7 @@ def _render(budget: Budget, spend: Spend | None) -> BudgetAnswer:
         spent_usd=format_usd(spend.spent_nano_usd) if spend else None,
         reserved_usd=format_usd(spend.reserved_nano_usd) if spend else None,
         remaining_usd=format_usd(max(0, remaining)) if spend else None,
+        version=budget.version,
         created_at=budget.created_at,
         updated_at=budget.updated_at,
     )

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import Field
 
 from ias.billing.api.parts import CursorsPart, LedgerPart
@@ -16,9 +16,10 @@ from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.moments import Moment
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/billing/v1", tags=["ledger"])
+router = Router(prefix="/billing/v1", tags=["ledger"])
 
 RequestId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import AwareDatetime, Field
 
 from ias.billing.api.parts import CursorsPart, PricesPart
@@ -15,9 +15,10 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/billing/v1/prices", tags=["prices"])
+router = Router(prefix="/billing/v1/prices", tags=["prices"])
 
 
 class PriceBody(Body):

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from ias.billing.api.parts import CursorsPart, RateLimitsPart
@@ -15,9 +15,10 @@ from ias.contracts.permissions import Permission
 from ias.contracts.spending import Metric
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/billing/v1/rate-limits", tags=["rate limits"])
+router = Router(prefix="/billing/v1/rate-limits", tags=["rate limits"])
 
 Ceiling = Annotated[
     int,
@@ -57,6 +58,7 @@ class RateLimitAnswer(Answer):
     scope: ScopeAnswer
     metric: Metric
     limit: int
+    version: int = Field(description="Grows with every change of the limit.")
     created_at: datetime
     updated_at: datetime
 
@@ -133,6 +135,7 @@ def _render(limit: RateLimit) -> RateLimitAnswer:
         scope=ScopeAnswer(kind=limit.scope_kind, id=limit.scope_id),
         metric=limit.metric,
         limit=limit.limit,
+        version=limit.version,
         created_at=limit.created_at,
         updated_at=limit.updated_at,
     )

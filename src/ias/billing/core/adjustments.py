@@ -25,6 +25,7 @@ from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.writes import after_commit
 
 log = structlog.get_logger("ias.billing")
 
@@ -79,7 +80,7 @@ class Adjustments:
                 raise ConflictError(f"The request costs {format_usd(cost)} USD already.", code="nothing_to_correct")
             entry = _correction(usage[0], right_cost - cost, {"reason": new.reason, "actor": scope.actor.sub})
             await _book(connection, entry, scope)
-        await self._tell_counters_or_leave_it(entry.org_id)
+        await after_commit(lambda: self._tell_counters_or_leave_it(entry.org_id))
         return entry
 
     async def credit(self, scope: OrgScope, new: NewCredit) -> LedgerEntry:
@@ -96,7 +97,7 @@ class Adjustments:
         entry = _credit(UUID(scope.org_id), new.project_id, amount, decision)
         async with self._database.transaction() as connection:
             await _book(connection, entry, scope)
-        await self._tell_counters_or_leave_it(entry.org_id)
+        await after_commit(lambda: self._tell_counters_or_leave_it(entry.org_id))
         return entry
 
     async def _tell_counters_or_leave_it(self, org_id: UUID) -> None:

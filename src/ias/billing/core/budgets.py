@@ -22,6 +22,7 @@ from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, NotFoundError
+from ias.kit.writes import after_commit, check_version
 
 BUDGETS_PER_ORG_MAX = 1_000
 """Every admission of the org reads its policy."""
@@ -62,6 +63,7 @@ class Budgets:
             window=new.window,
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
+            version=1,
             created_at=now,
             updated_at=now,
         )
@@ -98,8 +100,9 @@ class Budgets:
         Raises:
             InvalidError: the limit is not an amount.
             NotFoundError: the budget is gone.
+            PreconditionFailedError: the change is meant for another version of it.
         """
-        values: dict[str, object] = {"updated_at": datetime.now(UTC)}
+        values: dict[str, object] = {}
         if limit_usd is not None:
             values["limit_nano_usd"] = parse_amount(limit_usd, "/limit_usd")
         if mode is not None:
@@ -107,30 +110,42 @@ class Budgets:
         return await self._store(scope, budget, values)
 
     async def delete(self, scope: OrgScope, budget: Budget) -> None:
-        """Stop enforcing a budget. Raises `NotFoundError` when it is gone already."""
+        """Stop enforcing a budget. Raises as `change` does."""
         now = datetime.now(UTC)
-        await self._store(scope, budget, {"updated_at": now, "deleted_at": now})
-        try:
-            await self._counters.forget(budget, now)
-        except (RedisError, OSError):
-            pass  # the counter stays until its window is over; nobody reads it
+        await self._store(scope, budget, {"deleted_at": now})
+
+        async def forget() -> None:
+            try:
+                await self._counters.forget(budget, now)
+            except (RedisError, OSError):
+                pass  # the counter stays until its window is over; nobody reads it
+
+        await after_commit(forget)
 
     async def read_spend(self, listed: Sequence[Budget]) -> Sequence[Spend | None]:
         """What each budget's window says; None for all of them while Redis cannot be asked."""
         try:
-            return await self._counters.read(listed, datetime.now(UTC))
+            spent = await self._counters.read(listed, datetime.now(UTC))
         except (RedisError, OSError):
             return [None] * len(listed)
+        return [
+            await self._counters.foresee(budget) if budget.counted_from is None else spend
+            for budget, spend in zip(listed, spent, strict=True)
+        ]
 
     async def _store(self, scope: OrgScope, budget: Budget, values: dict[str, object]) -> Budget:
         if scope.org_id != str(budget.org_id):
             raise NotFoundError
         async with self._database.transaction() as connection:
             await published_documents.raise_version(connection, _policy_key(budget), budget.org_id)
-            changed = await budgets.change_budget(connection, budget.id, **values)
-            if changed is None:
+            before = await budgets.find_budget(connection, budget.id)
+            if before is None:
                 raise NotFoundError
-            await append(connection, "billing", scope.cause, _change(budget, changed))
+            check_version(before.version)
+            if all(getattr(before, name) == value for name, value in values.items()):
+                return before
+            changed = await budgets.change_budget(connection, before, **values)
+            await append(connection, "billing", scope.cause, _change(before, changed))
         await self._publishing.publish_policy_or_leave_it(budget.org_id)
         return changed
 

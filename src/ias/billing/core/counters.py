@@ -51,6 +51,12 @@ class Counters:
             for budget, counter in zip(budgets, counters, strict=True)
         ]
 
+    async def foresee(self, budget: Budget) -> Spend:
+        """What a budget's counter will say when it is set up."""
+        cut = cut_now("new_budget")
+        moment = _moment(cut)
+        return Spend(window_id(budget.window, moment.timestamp()), await self._vouched_for(budget, cut), 0)
+
     async def set_up(self, budget: Budget, cut: Cut) -> None:
         """Give a counter billing's part, unless it has one."""
         from_ledger = await self._vouched_for(budget, cut)

@@ -21,6 +21,7 @@ from ias.contracts import redis_keys
 from ias.contracts.spending import BudgetPolicy, Price, PriceTable
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments
+from ias.kit.writes import after_commit
 
 log = structlog.get_logger("ias.billing")
 
@@ -106,14 +107,20 @@ class Publishing:
                 await self.publish_policy(org_id)
 
     async def publish_prices_or_leave_it(self) -> None:
-        """Write the price table now; when Redis is away, the timer will."""
+        """Write the price table once the change is committed; when Redis is away, the timer will."""
+        await after_commit(self._try_prices)
+
+    async def publish_policy_or_leave_it(self, org_id: UUID) -> None:
+        """Write the org's policy once the change is committed; when Redis is away, the timer will."""
+        await after_commit(lambda: self._try_policy(org_id))
+
+    async def _try_prices(self) -> None:
         try:
             await self.publish_prices()
         except (RedisError, OSError) as error:
             log.warning("prices not published yet", error=type(error).__name__)
 
-    async def publish_policy_or_leave_it(self, org_id: UUID) -> None:
-        """Write the org's policy now; when Redis is away, the timer will."""
+    async def _try_policy(self, org_id: UUID) -> None:
         try:
             await self.publish_policy(org_id)
         except (RedisError, OSError) as error:

@@ -17,6 +17,7 @@ from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.writes import check_version
 
 RATE_LIMITS_PER_ORG_MAX = 1_000
 """Every gateway holds the policies of the orgs it serves."""
@@ -62,6 +63,7 @@ class RateLimits:
             scope_id=check_scope_id(scope, new.scope_kind, new.scope_id),
             metric=new.metric,
             limit=_check_limit(new.metric, new.limit),
+            version=1,
             created_at=now,
             updated_at=now,
         )
@@ -103,26 +105,30 @@ class RateLimits:
         Raises:
             InvalidError: the limit is too large.
             NotFoundError: the rate limit is gone.
+            PreconditionFailedError: the change is meant for another version of it.
         """
-        values: dict[str, Any] = {"updated_at": datetime.now(UTC)}
+        values: dict[str, Any] = {}
         if to is not None:
             values["limit"] = _check_limit(limit.metric, to)
         return await self._store(scope, limit, values)
 
     async def delete(self, scope: OrgScope, limit: RateLimit) -> None:
-        """Stop enforcing a rate limit. Raises `NotFoundError` when it is gone already."""
-        now = datetime.now(UTC)
-        await self._store(scope, limit, {"updated_at": now, "deleted_at": now})
+        """Stop enforcing a rate limit. Raises as `change` does."""
+        await self._store(scope, limit, {"deleted_at": datetime.now(UTC)})
 
     async def _store(self, scope: OrgScope, limit: RateLimit, values: dict[str, Any]) -> RateLimit:
         if scope.org_id != str(limit.org_id):
             raise NotFoundError
         async with self._database.transaction() as connection:
             await published_documents.raise_version(connection, _policy_key(limit), limit.org_id)
-            changed = await rate_limits.change_rate_limit(connection, limit.id, values)
-            if changed is None:
+            before = await rate_limits.find_rate_limit(connection, limit.id)
+            if before is None:
                 raise NotFoundError
-            await append(connection, "billing", scope.cause, _change(limit, changed))
+            check_version(before.version)
+            if all(getattr(before, name) == value for name, value in values.items()):
+                return before
+            changed = await rate_limits.change_rate_limit(connection, before, values)
+            await append(connection, "billing", scope.cause, _change(before, changed))
         await self._publishing.publish_policy_or_leave_it(limit.org_id)
         return changed
 

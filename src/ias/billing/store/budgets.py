@@ -24,6 +24,8 @@ class Budget:
     window: spending.Window
     limit_nano_usd: int
     mode: spending.Mode
+    version: int
+    """Grows with every change of this row."""
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
@@ -86,16 +88,15 @@ async def list_orgs_with_uncounted_budgets(connection: AsyncConnection) -> list[
     return list((await connection.execute(query)).scalars())
 
 
-async def change_budget(connection: AsyncConnection, budget_id: UUID, **values: Any) -> Budget | None:
-    """Change columns of a budget that was not deleted; the budget as it then is, or None when there is none."""
+async def change_budget(connection: AsyncConnection, budget: Budget, **values: Any) -> Budget:
+    """Change columns of a budget; the budget as it then is, one version further."""
     change = (
         update(BUDGETS)
-        .where(BUDGETS.c.id == budget_id, BUDGETS.c.deleted_at.is_(None))
-        .values(**values)
+        .where(BUDGETS.c.id == budget.id)
+        .values(**values, version=BUDGETS.c.version + 1, updated_at=func.now())
         .returning(*BUDGETS.c)
     )
-    row = (await connection.execute(change)).mappings().one_or_none()
-    return Budget(**row) if row else None
+    return Budget(**(await connection.execute(change)).mappings().one())
 
 
 async def mark_counted(connection: AsyncConnection, budget_ids: Collection[UUID], moment: datetime) -> None:

@@ -24,6 +24,8 @@ class RateLimit:
     scope_id: str
     metric: spending.Metric
     limit: int
+    version: int
+    """Grows with every change of this row."""
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
@@ -75,13 +77,12 @@ async def list_all_rate_limits(connection: AsyncConnection) -> list[RateLimit]:
     return [RateLimit(**row) for row in (await connection.execute(query)).mappings()]
 
 
-async def change_rate_limit(connection: AsyncConnection, limit_id: UUID, values: Mapping[str, Any]) -> RateLimit | None:
-    """Change columns of a rate limit that was not deleted; the limit as it then is, or None when there is none."""
+async def change_rate_limit(connection: AsyncConnection, limit: RateLimit, values: Mapping[str, Any]) -> RateLimit:
+    """Change columns of a rate limit; the limit as it then is, one version further."""
     change = (
         update(RATE_LIMITS)
-        .where(RATE_LIMITS.c.id == limit_id, RATE_LIMITS.c.deleted_at.is_(None))
-        .values(values)
+        .where(RATE_LIMITS.c.id == limit.id)
+        .values({**values, "version": RATE_LIMITS.c.version + 1, "updated_at": func.now()})
         .returning(*RATE_LIMITS.c)
     )
-    row = (await connection.execute(change)).mappings().one_or_none()
-    return RateLimit(**row) if row else None
+    return RateLimit(**(await connection.execute(change)).mappings().one())

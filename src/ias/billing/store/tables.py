@@ -6,6 +6,7 @@ Money is nano-USD in `bigint`. An entry's time, for budgets and balances, is the
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.idempotency import idempotency_keys_table
 from ias.kit.outbox import outbox_table
 
 METADATA = MetaData()
@@ -35,6 +36,7 @@ BUDGETS = Table(
     Column("window", Text, nullable=False),
     Column("limit_nano_usd", BigInteger, nullable=False),
     Column("mode", Text, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("deleted_at", DateTime(timezone=True)),
@@ -51,6 +53,7 @@ RATE_LIMITS = Table(
     Column("scope_id", Text, nullable=False),
     Column("metric", Text, nullable=False),
     Column("limit", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("deleted_at", DateTime(timezone=True)),
@@ -114,3 +117,6 @@ SPEND_HOURLY = Table(
 
 OUTBOX = outbox_table(METADATA)
 """What the audit log is told."""
+
+IDEMPOTENCY_KEYS = idempotency_keys_table(METADATA)
+"""Answers kept by `kit.idempotency`."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
@@ -13,9 +13,10 @@ from ias.gitops.core.plans import NewPlan, Plans
 from ias.gitops.store.plans import Action, PlanStatus, StepStatus
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.routing import Router, in_steps
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/gitops/v1/plans", tags=["plans"])
+router = Router(prefix="/gitops/v1/plans", tags=["plans"])
 
 DOCUMENTS_MAX = 1000
 
@@ -118,7 +119,10 @@ async def get_plan(plan_id: UUID, access: Reader, plans: ThePlans) -> PlanAnswer
     return PlanAnswer.model_validate(plan)
 
 
-@router.post("/{plan_id}/apply")
+@router.post(
+    "/{plan_id}/apply",
+    openapi_extra=in_steps("billing makes the changes, one by one, and each is recorded when it is made"),
+)
 async def apply_plan(plan_id: UUID, access: Writer, plans: ThePlans, request: Request) -> PlanAnswer:
     """Apply a plan. Doing so again is safe: done steps stay done, and a failed application goes on where it stopped."""
     plan = await plans.get_plan(plan_id)

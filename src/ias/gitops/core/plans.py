@@ -26,6 +26,7 @@ from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, NotFoundError, ProblemError
+from ias.kit.writes import is_dry_run, note_change
 
 log = structlog.get_logger("ias.gitops")
 
@@ -105,18 +106,34 @@ class Plans:
         found = await self.get_plan(plan_id)
         if str(found.org_id) != scope.org_id:
             raise NotFoundError
+        if is_dry_run():
+            await self._rehearse(found, caller)
+            return found
         async with self._lease(found.org_id):
             found = await self.get_plan(plan_id)
             if found.status != "applied":
                 await self._apply(scope, found, caller)
         return await self.get_plan(plan_id)
 
-    async def _apply(self, scope: OrgScope, found: Plan, caller: Caller) -> None:
+    async def _rehearse(self, found: Plan, caller: Caller) -> None:
+        if found.status == "applied":
+            return
+        for verdict in await self._judge(found, caller):
+            step = verdict.step
+            if verdict.state == "to do" and step.action in ("create", "update", "delete"):
+                target = step.budget_id or step.name or ""
+                note_change(f"budget.{step.action}", target, before=step.before, after=step.after)
+
+    async def _judge(self, found: Plan, caller: Caller) -> list[Verdict]:
         verdicts = judge(found.steps, await self._billing.list_all(found.org_id, caller))
         outdated = [verdict.step for verdict in verdicts if verdict.state == "outdated"]
         if outdated:
             told = ", ".join(step.name or step.budget_id or "" for step in outdated[:5])
             raise ConflictError(f"What the plan starts from has changed ({told}). Plan again.", code="plan_outdated")
+        return verdicts
+
+    async def _apply(self, scope: OrgScope, found: Plan, caller: Caller) -> None:
+        verdicts = await self._judge(found, caller)
         status: PlanStatus = "applied"
         try:
             async with asyncio.timeout(self._apply_timeout_s):

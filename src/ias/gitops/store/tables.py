@@ -15,6 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.idempotency import idempotency_keys_table
 from ias.kit.outbox import outbox_table
 
 METADATA = MetaData()
@@ -65,3 +66,6 @@ APPLY_LEASES = Table(
 
 OUTBOX = outbox_table(METADATA)
 """What the audit log is told."""
+
+IDEMPOTENCY_KEYS = idempotency_keys_table(METADATA)
+"""Answers kept by `kit.idempotency`."""

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
@@ -14,11 +14,12 @@ from ias.identity.core.api_keys import KeyChanges
 from ias.identity.core.api_keys import NewApiKey as Wanted
 from ias.kit.authorization import Access, internal, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1", tags=["API keys"])
-internal_router = APIRouter(prefix="/internal", tags=["internal"])
+router = Router(prefix="/identity/v1", tags=["API keys"])
+internal_router = Router(prefix="/internal", tags=["internal"])
 
 
 class NewApiKey(Body):

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -18,9 +18,10 @@ from ias.kit.audit import Origin
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.moments import Moment
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/identity/v1", tags=["audit log"])
+router = Router(prefix="/identity/v1", tags=["audit log"])
 
 FilterText = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
 

@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from ias.contracts.permissions import Permission, Role
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.explanations import Missing, Question
 from ias.kit.authorization import signed_in
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/identity/v1/authz", tags=["authorization"])
+router = Router(prefix="/identity/v1/authz", tags=["authorization"])
 
 
 class HeldRoleAnswer(Answer):

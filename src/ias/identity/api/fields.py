@@ -10,9 +10,9 @@ from fastapi import Response
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from ias.contracts.api_keys import KeyScope
+from ias.identity.core.redis_records import IN_FORCE_HEADER
 from ias.identity.core.users import normalize_email
 
-IN_FORCE_HEADER = "x-ias-in-force"
 IN_FORCE = {
     IN_FORCE_HEADER: {
         "description": "`true` when every gateway has been told; `false` when it will be, as soon as Redis answers.",

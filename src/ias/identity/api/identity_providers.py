@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field, SecretStr
 
 from ias.contracts.permissions import Permission
@@ -16,10 +16,11 @@ from ias.identity.core.identity_providers import NewIdentityProvider as Wanted
 from ias.identity.core.oidc_sign_ins import LIFETIME
 from ias.kit.authorization import Access, public, requires
 from ias.kit.browser_sessions import delete_passing_cookie, refuse_foreign_page, set_passing_cookie
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/identity-providers", tags=["identity providers"])
-sign_in_router = APIRouter(prefix="/identity/v1", tags=["sessions"])
+router = Router(prefix="/identity/v1/identity-providers", tags=["identity providers"])
+sign_in_router = Router(prefix="/identity/v1", tags=["sessions"])
 
 COOKIE = "__Host-ias-sign-in"
 

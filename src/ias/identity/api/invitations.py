@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 
 from ias.contracts.permissions import Permission, Role
@@ -12,10 +11,11 @@ from ias.identity.api.fields import Name
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, public, requires, signed_in
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1", tags=["invitations"])
+router = Router(prefix="/identity/v1", tags=["invitations"])
 
 Token = Annotated[SecretStr, Field(min_length=1, max_length=200, description="What the link carries.")]
 

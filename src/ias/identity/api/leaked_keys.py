@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import AfterValidator, Field, SecretStr
 
 from ias.identity.api.fields import single_line
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import public
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/leaked-keys", tags=["API keys"])
+router = Router(prefix="/identity/v1/leaked-keys", tags=["API keys"])
 
 
 class LeakReport(Body):

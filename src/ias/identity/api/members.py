@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field, SecretStr
 
 from ias.contracts.permissions import Permission, Role
@@ -15,9 +15,10 @@ from ias.identity.core.members import MemberChanges
 from ias.identity.core.members import NewMember as Wanted
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/orgs/{org_id}/members", tags=["members"])
+router = Router(prefix="/identity/v1/orgs/{org_id}/members", tags=["members"])
 
 
 class NewMember(Body):

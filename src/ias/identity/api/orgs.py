@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
@@ -13,9 +13,10 @@ from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.orgs import TenantChanges
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/orgs", tags=["orgs"])
+router = Router(prefix="/identity/v1/orgs", tags=["orgs"])
 
 
 class NewOrg(Body):

@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import public, signed_in
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Body
 
-router = APIRouter(prefix="/identity/v1", tags=["passwords"])
+router = Router(prefix="/identity/v1", tags=["passwords"])
 
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1000)]
 

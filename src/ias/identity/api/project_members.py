@@ -4,15 +4,14 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
-
 from ias.contracts.permissions import Permission, Role
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/projects/{project_id}/members", tags=["projects"])
+router = Router(prefix="/identity/v1/projects/{project_id}/members", tags=["projects"])
 
 
 class ProjectRole(Body):

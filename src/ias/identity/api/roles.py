@@ -4,16 +4,16 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/orgs/{org_id}", tags=["roles"])
+router = Router(prefix="/identity/v1/orgs/{org_id}", tags=["roles"])
 
 RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{1,59}$", description="Unlike that of any built-in role.")]
 Permissions = Annotated[list[Permission], Field(max_length=200, description="None of them the platform's own.")]

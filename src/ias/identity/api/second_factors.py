@@ -3,15 +3,15 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import signed_in
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/me/second-factor", tags=["second factor"])
+router = Router(prefix="/identity/v1/me/second-factor", tags=["second factor"])
 
 Code = Annotated[SecretStr, Field(min_length=1, max_length=50, description="Of the app, or a recovery code.")]
 OwnPassword = Annotated[

@@ -4,16 +4,17 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from ias.contracts.permissions import Permission
 from ias.identity.api.fields import IN_FORCE, Name, say_in_force
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1", tags=["service accounts"])
+router = Router(prefix="/identity/v1", tags=["service accounts"])
 
 
 class NewServiceAccount(Body):

@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import Field, SecretStr
 
 from ias.identity.api.parts import PartsOf
 from ias.kit.authorization import public
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/internal", tags=["internal"])
+router = Router(prefix="/internal", tags=["internal"])
 
 
 class ClientCredentials(Body):

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import ConfigDict, Field, SecretStr
 
 from ias.identity.api.parts import OriginOf, PartsOf
@@ -15,10 +15,11 @@ from ias.kit.authorization import public, signed_in
 from ias.kit.browser_sessions import delete_cookies, find_refresh_token, refuse_foreign_page, set_cookies
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.problems import UnauthenticatedError
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer, Body
 
-router = APIRouter(prefix="/identity/v1/sessions", tags=["sessions"])
+router = Router(prefix="/identity/v1/sessions", tags=["sessions"])
 
 Transport = Annotated[
     Literal["body", "cookies"],

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from ias.identity.api.parts import PartsOf
 from ias.kit.authorization import public
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/identity/v1/.well-known", tags=["signing keys"])
+router = Router(prefix="/identity/v1/.well-known", tags=["signing keys"])
 
 
 class JwksAnswer(Answer):

@@ -3,16 +3,15 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
-
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission, Role
 from ias.identity.api.parts import PartsOf
 from ias.identity.core.grants import as_permissions
 from ias.kit.authorization import signed_in
+from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer
 
-router = APIRouter(prefix="/identity/v1", tags=["users"])
+router = Router(prefix="/identity/v1", tags=["users"])
 
 
 class MembershipAnswer(Answer):

@@ -21,6 +21,7 @@ from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.writes import check_version
 
 _ENDED_DIGESTS_KEPT = timedelta(days=90)
 """How long a report of a leaked key still finds the key by a text that it no longer has."""
@@ -146,6 +147,7 @@ class ApiKeys:
         """
         async with self._database.transaction() as connection:
             scope, key = await self._get(connection, access, key_id, lock=True)
+            check_version(key.version)
             _check_in_use(key)
             before, after = changes.against(key)
             if "expires_at" in after:
@@ -200,6 +202,7 @@ class ApiKeys:
         """Revoke a key for good; whether that is in force at the gateways. Revoking a revoked key is no error."""
         async with self._database.transaction() as connection:
             scope, key = await self._get(connection, access, key_id, lock=True)
+            check_version(key.version)
             if key.status == "revoked":
                 return key.pushed_version >= key.version
             await store.revoke_api_key(connection, scope, key_id)

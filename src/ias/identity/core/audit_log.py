@@ -25,6 +25,7 @@ from ias.kit.audit import Cause, Change, Origin, make_records, render_moment
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
 from ias.kit.tokens import Claims
+from ias.kit.writes import note_records
 
 __all__ = ["PLATFORM_CHAIN", "AuditLog", "Cause", "Change", "Origin", "append", "join"]
 
@@ -33,7 +34,9 @@ PLATFORM_CHAIN = UUID(int=0)
 
 async def append(connection: AsyncConnection, cause: Cause, *changes: Change) -> None:
     """Write changes into their chains, in the transaction of the changes."""
-    await _extend(connection, make_records("identity", cause, changes))
+    records = make_records("identity", cause, changes)
+    note_records(records)
+    await _extend(connection, records)
 
 
 async def join(connection: AsyncConnection, records: Sequence[AuditRecord]) -> int:

@@ -32,6 +32,7 @@ from ias.kit.access import Access
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, ForbiddenError, NotFoundError, TooManyRequestsError
 from ias.kit.tokens import Claims
+from ias.kit.writes import check_version
 
 LIFETIME = timedelta(days=7)
 RESEND_AFTER = timedelta(minutes=1)
@@ -147,6 +148,7 @@ class Invitations:
             invitation = await store.find_invitation(connection, scope, invitation_id, lock=True)
             if invitation is None:
                 raise NotFoundError
+            check_version(invitation.version)
             if invitation.status == "revoked":
                 return
             _require_pending(invitation)

@@ -25,6 +25,7 @@ from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, ForbiddenError, InvalidError, NotFoundError
+from ias.kit.writes import check_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Members:
         async with self._database.transaction() as connection:
             await lock_org(connection, org_id)
             member = await _get_member(connection, scope, user_id)
+            check_version(member.version)
             before, after = changes.against(member)
             if not after:
                 return member, True
@@ -144,6 +146,7 @@ class Members:
         async with self._database.transaction() as connection:
             await lock_org(connection, org_id)
             member = await _get_member(connection, scope, user_id)
+            check_version(member.version)
             await require_power(connection, scope, member.role)
             if _owns(member.role, member.status):
                 await _require_another_owner(connection, scope)

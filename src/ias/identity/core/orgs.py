@@ -21,6 +21,7 @@ from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
+from ias.kit.writes import check_version
 
 DEFAULT_PROJECT = "default"
 _SIGN_IN_RULES = frozenset({"ip_networks", "sign_in_domains"})
@@ -103,6 +104,7 @@ class Orgs:
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             org = await _lock(connection, org_id)
+            check_version(org.version)
             check_not_deleted(org.status, "org")
             await _check_caller_stays(connection, scope, changes, origin)
             before, after = changes.against(org)
@@ -124,6 +126,7 @@ class Orgs:
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             org = await _lock(connection, org_id)
+            check_version(org.version)
             if org.status == "deleted":
                 return org.pushed_version >= org.version
             await store.update_org(connection, org_id, {"status": "deleted", "deleted_at": datetime.now(UTC)})

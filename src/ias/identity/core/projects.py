@@ -17,6 +17,7 @@ from ias.identity.store.projects import Project
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, NotFoundError
+from ias.kit.writes import check_version
 
 
 async def get_scope(connection: AsyncConnection, access: Access, project_id: UUID) -> OrgScope:
@@ -100,6 +101,7 @@ class Projects:
             async with self._database.transaction() as connection:
                 scope, project = await get_project(connection, access, project_id, lock=True)
                 check_not_deleted(project.status, "project")
+                check_version(project.version)
                 before, after = changes.against(project)
                 if not after:
                     return project, project.pushed_version >= project.version
@@ -120,6 +122,7 @@ class Projects:
         """
         async with self._database.transaction() as connection:
             scope, project = await get_project(connection, access, project_id, lock=True)
+            check_version(project.version)
             if project.status == "deleted":
                 return project.pushed_version >= project.version
             if project.is_default:

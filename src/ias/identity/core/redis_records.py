@@ -20,9 +20,12 @@ from ias.identity.store import redis_records as store
 from ias.identity.store.redis_records import RedisRecord
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments
+from ias.kit.writes import after_commit
 
 log = structlog.get_logger("ias.identity.redis_records")
 
+IN_FORCE_HEADER = "x-ias-in-force"
+"""Of an answer to a change: `true` when every gateway has been told."""
 COMPLETE_MARKER = "ias:identity:complete"
 """Holds the run id of the Redis server that was last told everything."""
 _RESTORING = "ias:identity:restoring:"
@@ -42,10 +45,14 @@ class RedisRecords:
         self._documents = RedisDocuments(redis)
 
     async def push(self, **ids: UUID | Sequence[UUID]) -> bool:
-        """Tell Redis of rows that were just committed, by kind: `push(org=org_id, api_key=[...])`.
+        """Tell Redis of rows that were changed, by kind, once that is committed: `push(org=org_id, api_key=[...])`.
 
-        False when it must be done later, by the worker.
+        False when Redis is not told yet. Within a write it never is: the commit says so later, by `IN_FORCE_HEADER`.
         """
+        headers = await after_commit(lambda: self._push(**ids))
+        return headers is not None and headers[IN_FORCE_HEADER] == "true"
+
+    async def _push(self, **ids: UUID | Sequence[UUID]) -> dict[str, str]:
         try:
             async with self._database.transaction() as connection:
                 records = [
@@ -59,8 +66,8 @@ class RedisRecords:
                 await self._put(records)
         except AWAY as error:
             log.warning("a change is not in force yet", kinds=list(ids), error=type(error).__name__)
-            return False
-        return True
+            return {IN_FORCE_HEADER: "false"}
+        return {IN_FORCE_HEADER: "true"}
 
     async def push_unpushed(self) -> int:
         """Tell Redis what it has not been told; how many records that were. Raises one of `AWAY`."""

@@ -17,6 +17,7 @@ from ias.identity.store.service_accounts import ServiceAccount
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, NotFoundError
+from ias.kit.writes import check_version
 
 
 class ServiceAccounts:
@@ -67,6 +68,7 @@ class ServiceAccounts:
         try:
             async with self._database.transaction() as connection:
                 scope, account = await _get(connection, access, account_id, lock=True)
+                check_version(account.version)
                 wanted = {"name": name or account.name, "status": status or account.status}
                 after = {field: value for field, value in wanted.items() if getattr(account, field) != value}
                 if not after:

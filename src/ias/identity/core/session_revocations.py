@@ -16,6 +16,7 @@ from ias.identity.store import users as user_store
 from ias.kit.database import Database
 from ias.kit.revocations import Revocations
 from ias.kit.tokens import CLOCK_SKEW_S
+from ias.kit.writes import after_commit
 
 log = structlog.get_logger("ias.identity.session_revocations")
 
@@ -31,13 +32,15 @@ class SessionRevocations:
         self._revocations = revocations
         self._lives_s = token_lifetime_s + CLOCK_SKEW_S + _MARGIN_S
 
-    async def push(self, *, session_ids: Sequence[UUID] = (), user_ids: Sequence[UUID] = ()) -> bool:
-        """Let tokens of these sessions, and older tokens of these users, be refused from now on.
+    async def push(self, *, session_ids: Sequence[UUID] = (), user_ids: Sequence[UUID] = ()) -> None:
+        """Let tokens of these sessions, and older tokens of these users, be refused once the change is committed.
 
-        False when that must be done later, by the worker.
+        What cannot be told then is told later, by the worker.
         """
-        if not session_ids and not user_ids:
-            return True
+        if session_ids or user_ids:
+            await after_commit(lambda: self._push(session_ids, user_ids))
+
+    async def _push(self, session_ids: Sequence[UUID], user_ids: Sequence[UUID]) -> None:
         try:
             versions: dict[UUID, int] = {}
             if user_ids:
@@ -46,8 +49,6 @@ class SessionRevocations:
             await self._tell(session_ids, versions)
         except AWAY as error:
             log.warning("an ended session is not refused yet", error=type(error).__name__)
-            return False
-        return True
 
     async def push_recent(self) -> None:
         """Tell Redis of everything that may still matter. Raises one of `AWAY`."""

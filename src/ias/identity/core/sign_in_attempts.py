@@ -84,9 +84,12 @@ class SignInAttempts:
                     raise _locked(attempts.locked_until - now)
 
     async def count(self, counted: Sequence[Counted]) -> None:
-        """One more attempt of each that failed, or that costs something; it may lock what it is counted of."""
+        """One more attempt of each that failed, or that costs something; it may lock what it is counted of.
+
+        It stays counted whatever becomes of the request.
+        """
         now = datetime.now(UTC)
-        async with self._database.transaction() as connection:
+        async with self._database.separate_transaction() as connection:
             await store.delete_attempts_before(connection, now - FAILURES_FORGOTTEN_AFTER)
             for one in sorted(
                 counted, key=lambda one: one.digest

@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.idempotency import idempotency_keys_table
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -473,3 +475,6 @@ audit_checkpoints = Table(
     Column("signed", Text, nullable=False, comment="JWS over the chain's id, sequence and hash."),
     _time("created_at"),
 )
+
+idempotency_keys = idempotency_keys_table(metadata)
+"""Answers kept by `kit.idempotency`."""

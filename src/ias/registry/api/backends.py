@@ -4,21 +4,21 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request
 from pydantic import AfterValidator, Field, SecretStr
 
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
-from ias.kit.etags import etag_of
+from ias.kit.routing import Router, changes_nothing
 from ias.kit.web import Answer, Body
-from ias.registry.api.authors import TermsOfChange, TermsOfCreation, author_of
+from ias.registry.api.authors import author_of
 from ias.registry.api.patches import Patch
 from ias.registry.core.backends import Backends, NewBackend
 from ias.registry.core.verification import Verifications
-from ias.registry.store.backends import Backend, BackendStatus, Engine
+from ias.registry.store.backends import BackendStatus, Engine
 
-router = APIRouter(prefix="/registry/v1", tags=["backends"])
+router = Router(prefix="/registry/v1", tags=["backends"])
 
 WEIGHT_MAX = 1000
 
@@ -132,11 +132,6 @@ async def _cursors(request: Request) -> Cursors:
     return cursors
 
 
-def _answer(backend: Backend, response: Response) -> BackendAnswer:
-    response.headers["ETag"] = etag_of(backend.version)
-    return BackendAnswer.model_validate(backend)
-
-
 Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
 Writer = Annotated[Access, requires(Permission.BACKENDS_WRITE)]
 TheBackends = Annotated[Backends, Depends(_backends)]
@@ -149,11 +144,9 @@ async def create_backend(
     body: CreateBackend,
     access: Writer,
     backends: TheBackends,
-    terms: TermsOfCreation,
-    response: Response,
 ) -> BackendAnswer:
     """Add a backend to a model; gateways send to it within a second."""
-    author = author_of(access, terms)
+    author = author_of(access)
     new = NewBackend(
         url=body.url,
         weight=body.weight,
@@ -164,9 +157,7 @@ async def create_backend(
         status=body.status,
     )
     backend = await backends.create_backend(model_id, new, author)
-    if terms.dry_run:
-        response.status_code = 200
-    return _answer(backend, response)
+    return BackendAnswer.model_validate(backend)
 
 
 @router.get("/models/{model_id}/backends")
@@ -187,10 +178,10 @@ async def list_backends(
 
 
 @router.get("/backends/{backend_id}")
-async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends, response: Response) -> BackendAnswer:
+async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends) -> BackendAnswer:
     """Show a backend."""
     access.on_platform()
-    return _answer(await backends.get_backend(backend_id), response)
+    return BackendAnswer.model_validate(await backends.get_backend(backend_id))
 
 
 @router.patch("/backends/{backend_id}")
@@ -200,24 +191,25 @@ async def update_backend(
     body: PatchBackend,
     access: Writer,
     backends: TheBackends,
-    terms: TermsOfChange,
-    response: Response,
 ) -> BackendAnswer:
     """Change what was sent of a backend; gateways know within a second."""
-    author = author_of(access, terms)
+    author = author_of(access)
     fields = body.sent_fields()
     if body.credential is not None:
         fields["credential"] = body.credential.get_secret_value()
-    return _answer(await backends.update_backend(backend_id, fields, author), response)
+    return BackendAnswer.model_validate(await backends.update_backend(backend_id, fields, author))
 
 
 @router.delete("/backends/{backend_id}", status_code=204)
-async def delete_backend(backend_id: UUID, access: Writer, backends: TheBackends, terms: TermsOfChange) -> None:
+async def delete_backend(backend_id: UUID, access: Writer, backends: TheBackends) -> None:
     """Take a backend out of every route, and forget its credential."""
-    await backends.delete_backend(backend_id, author_of(access, terms))
+    await backends.delete_backend(backend_id, author_of(access))
 
 
-@router.post("/backends/{backend_id}/verify")
+@router.post(
+    "/backends/{backend_id}/verify",
+    openapi_extra=changes_nothing("it sends a completion through the backend and reports"),
+)
 async def verify_backend(
     backend_id: UUID, access: Writer, verifications: Annotated[Verifications, Depends(_verifications)]
 ) -> VerificationAnswer:

@@ -4,15 +4,16 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 from ias.registry.core.changes import Changes
 
-router = APIRouter(prefix="/registry/v1", tags=["changes"])
+router = Router(prefix="/registry/v1", tags=["changes"])
 
 
 class ChangeAnswer(Answer):

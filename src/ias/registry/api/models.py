@@ -4,20 +4,20 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
-from ias.kit.etags import etag_of
+from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
-from ias.registry.api.authors import TermsOfChange, TermsOfCreation, author_of
+from ias.registry.api.authors import author_of
 from ias.registry.api.patches import Patch
 from ias.registry.core.models import Models, NewModel
-from ias.registry.store.models import Model, ModelStatus
+from ias.registry.store.models import ModelStatus
 
-router = APIRouter(prefix="/registry/v1/models", tags=["models"])
+router = Router(prefix="/registry/v1/models", tags=["models"])
 
 TOKENS_MAX = 100_000_000
 
@@ -77,11 +77,6 @@ async def _cursors(request: Request) -> Cursors:
     return cursors
 
 
-def _answer(model: Model, response: Response) -> ModelAnswer:
-    response.headers["ETag"] = etag_of(model.version)
-    return ModelAnswer.model_validate(model)
-
-
 Reader = Annotated[Access, requires(Permission.MODELS_READ)]
 Writer = Annotated[Access, requires(Permission.MODELS_WRITE)]
 TheModels = Annotated[Models, Depends(_models)]
@@ -93,11 +88,9 @@ async def create_model(
     body: CreateModel,
     access: Writer,
     models: TheModels,
-    terms: TermsOfCreation,
-    response: Response,
 ) -> ModelAnswer:
     """Add a model. It can be asked for as soon as it has a backend and a price."""
-    author = author_of(access, terms)
+    author = author_of(access)
     new = NewModel(
         name=body.name,
         context_length=body.context_length,
@@ -105,9 +98,7 @@ async def create_model(
         status=body.status,
     )
     model = await models.create_model(new, author)
-    if terms.dry_run:
-        response.status_code = 200
-    return _answer(model, response)
+    return ModelAnswer.model_validate(model)
 
 
 @router.get("")
@@ -127,9 +118,9 @@ async def list_models(
 
 
 @router.get("/{model_id}")
-async def get_model(model_id: UUID, _: Reader, models: TheModels, response: Response) -> ModelAnswer:
+async def get_model(model_id: UUID, _: Reader, models: TheModels) -> ModelAnswer:
     """Show a model."""
-    return _answer(await models.get_model(model_id), response)
+    return ModelAnswer.model_validate(await models.get_model(model_id))
 
 
 @router.patch("/{model_id}")
@@ -139,15 +130,13 @@ async def update_model(
     body: PatchModel,
     access: Writer,
     models: TheModels,
-    terms: TermsOfChange,
-    response: Response,
 ) -> ModelAnswer:
     """Change what was sent of a model; gateways know within a second."""
-    author = author_of(access, terms)
-    return _answer(await models.update_model(model_id, body.sent_fields(), author), response)
+    author = author_of(access)
+    return ModelAnswer.model_validate(await models.update_model(model_id, body.sent_fields(), author))
 
 
 @router.delete("/{model_id}", status_code=204)
-async def delete_model(model_id: UUID, access: Writer, models: TheModels, terms: TermsOfChange) -> None:
+async def delete_model(model_id: UUID, access: Writer, models: TheModels) -> None:
     """Take a model and its backends away. Its name is free again."""
-    await models.delete_model(model_id, author_of(access, terms))
+    await models.delete_model(model_id, author_of(access))

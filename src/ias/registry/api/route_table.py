@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from redis.exceptions import RedisError
 
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.problems import UnavailableError
+from ias.kit.routing import Router
 from ias.kit.web import Answer
 from ias.registry.core.route_table import RouteTables
 
-router = APIRouter(prefix="/registry/v1/route-table", tags=["route table"])
+router = Router(prefix="/registry/v1/route-table", tags=["route table"])
 
 
 class RouteTableAnswer(Answer):

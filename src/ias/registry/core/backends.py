@@ -9,6 +9,7 @@ from ias.kit.database import Database
 from ias.kit.egress import EgressPolicy
 from ias.kit.problems import NotFoundError
 from ias.kit.sealing import Sealer
+from ias.kit.writes import check_version
 from ias.registry.core.changes import Author, Change, Changes
 from ias.registry.store.backends import (
     Backend,
@@ -106,7 +107,7 @@ class Backends:
             stored["sealed_credential"] = self._sealer.seal(credential) if credential else None
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
-            change.check_version(backend.version)
+            check_version(backend.version)
             if replace(backend, **stored) == backend:
                 return backend
             updated = replace(backend, **stored, version=backend.version + 1, updated_at=change.at)
@@ -121,7 +122,7 @@ class Backends:
         """Take the backend away, and its credential with it. Raises as `update_backend` does."""
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
-            change.check_version(backend.version)
+            check_version(backend.version)
             await _delete(change, backend)
 
 

@@ -17,19 +17,16 @@ from ias.contracts.ids import uuid7
 from ias.kit import audit, outbox
 from ias.kit.audit import Cause
 from ias.kit.database import Database
-from ias.kit.problems import PreconditionFailedError
+from ias.kit.writes import after_commit
 from ias.registry.store.changes import ChangeRecord, insert_changes, list_changes
 from ias.registry.store.route_table import lock_version, set_version
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who asks for a change, in which request, of which version, and whether it is only to be tried."""
+    """Who asks for a change, in which request."""
 
     cause: Cause
-    dry_run: bool = False
-    versions: frozenset[int] | None = None
-    """The versions of its target that the change is meant for; None: any."""
 
 
 @dataclass(slots=True)
@@ -41,11 +38,6 @@ class Change:
     at: datetime
     route_table_version: int
     records: list[ChangeRecord] = field(default_factory=list)
-
-    def check_version(self, version: int) -> None:
-        """Raise PreconditionFailedError when the change is meant for another version of its target."""
-        if self.author.versions is not None and version not in self.author.versions:
-            raise PreconditionFailedError(f"It is at version {version} by now; look at it again.")
 
     def record(self, action: str, target_id: UUID, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         """Note what was done (`noun.verb`) to a target. `before` and `after` must hold no secrets."""
@@ -74,19 +66,18 @@ class Changes:
 
     @asynccontextmanager
     async def make(self, author: Author) -> AsyncIterator[Change]:
-        """A change that is committed and pushed when the block ends, and leaves nothing when it raises or is a dry run."""
+        """A change that is made when the block ends, and leaves nothing when it raises; gateways are told after the commit."""
         async with self._database.transaction() as connection:
             version = await lock_version(connection) + 1
             change = Change(connection, author, datetime.now(UTC), version)
             yield change
-            if author.dry_run or not change.records:
-                await connection.rollback()
+            if not change.records:
                 return
             await set_version(connection, version)
             await insert_changes(connection, change.records)
             told = [audit.Change(one.action, one.target_id, None, one.before, one.after) for one in change.records]
             await outbox.append(connection, "registry", author.cause, *told)
-        await self._push_routes()
+        await after_commit(self._push_routes)
 
     async def list_changes(self, *, target_id: UUID | None, after: UUID | None, limit: int) -> list[ChangeRecord]:
         """Changes, newest first, after an id; of one target or of all."""

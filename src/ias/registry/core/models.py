@@ -8,6 +8,7 @@ from uuid import UUID
 from ias.contracts.ids import uuid7
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.writes import check_version
 from ias.registry.core.backends import delete_backends_of
 from ias.registry.core.changes import Author, Change, Changes
 from ias.registry.store.models import (
@@ -84,7 +85,7 @@ class Models:
         """
         async with self._changes.make(author) as change:
             model = _present(await find_model(change.connection, model_id))
-            change.check_version(model.version)
+            check_version(model.version)
             if replace(model, **fields) == model:
                 return model
             updated = replace(model, **fields, version=model.version + 1, updated_at=change.at)
@@ -97,7 +98,7 @@ class Models:
         """Take the model and its backends away; its name is free again. Raises as `update_model` does."""
         async with self._changes.make(author) as change:
             model = _present(await find_model(change.connection, model_id))
-            change.check_version(model.version)
+            check_version(model.version)
             await delete_backends_of(change, model_id)
             await _delete(change, model, change.at)
 

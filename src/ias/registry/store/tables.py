@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ias.kit.idempotency import idempotency_keys_table
 from ias.kit.outbox import outbox_table
 
 METADATA = MetaData()
@@ -87,3 +88,6 @@ ROUTE_TABLE_VERSION = Table(
 
 OUTBOX = outbox_table(METADATA)
 """What the audit log is told."""
+
+IDEMPOTENCY_KEYS = idempotency_keys_table(METADATA)
+"""Answers kept by `kit.idempotency`."""
