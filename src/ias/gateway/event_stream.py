@@ -13,6 +13,7 @@ from ias.gateway import reasoning
 from ias.gateway.chunked import ChunkedDecoder, ChunkedError
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import normalise_event_error
+from ias.gateway.response_events import LAST_EVENTS, error_event, find_kind, rename_model
 from ias.gateway.sse import Event, EventScanner, EventTooLargeError, format_event
 from ias.gateway.usage import TokenCounts, read_chunk, read_usage, to_counts
 
@@ -168,7 +169,7 @@ class EventStream:
         """
         if self.done:
             return b""
-        if self._named_events or any(_FINISHED.search(event) for event in self.last_events) or self.failed:
+        if self.failed or (not self._named_events and any(_FINISHED.search(event) for event in self.last_events)):
             return self._end()
         return b""
 
@@ -177,7 +178,7 @@ class EventStream:
         if self.done:
             return b""
         self.failed = True
-        event = Event(b"error", error) if self._named_events else Event(None, error)
+        event = error_event(error, self._last_event) if self._named_events else Event(None, error)
         return self._frame(format_event(event)) + self._end()
 
     # -------------------------------------------------------------- the quick way
@@ -255,10 +256,36 @@ class EventStream:
             if event.data == b"[DONE]":
                 output.append(self._end())
                 break
+            if self._named_events:
+                output += self._inspect_named(event)
+                continue
             shown = self._inspect(event)
             if shown is not None:
                 output.append(self._frame(format_event(shown)))
         return b"".join(output)
+
+    def _inspect_named(self, event: Event) -> list[bytes]:
+        """`_inspect` for the events of `/v1/responses`; the bytes to send. What comes last ends the stream."""
+        kind, (name, data) = find_kind(event), event
+        if kind == b"error":
+            event = error_event(data, self._last_event)
+        elif self._rewrite.renames:
+            event = Event(name, rename_model(data, self._rewrite.public_model))
+        if not self.first_event:
+            self.first_event = data[:_FIRST_EVENT_BYTES_KEPT]
+        self.last_events.append(data)
+        self.events += kind.endswith(b".delta")
+        self.failed = self.failed or kind in (b"error", b"response.failed")
+        if b'"usage"' in data:
+            chunk = read_chunk(data)
+            reported = None if chunk is None or chunk.response is None else chunk.response.usage
+            self._usage = (None if reported is None else to_counts(reported)) or self._usage
+        shown = self._frame(format_event(event))
+        return [shown, self._end()] if kind in LAST_EVENTS else [shown]
+
+    @property
+    def _last_event(self) -> bytes:
+        return self.last_events[-1] if self.last_events else b""
 
     def _inspect(self, event: Event) -> Event | None:
         """Note what an event says of usage and of the end; the event as the client may see it."""
@@ -268,14 +295,13 @@ class EventStream:
         self.last_events.append(data)
         if data.startswith((b'{"error"', b'{ "error"')) or name == b"error":
             self.failed = True
-            return Event(name, normalise_event_error(data) if name is None else data)
+            return Event(None, normalise_event_error(data))
         if self._rewrite.renames:
             data = self._rename(data)
         if self._mirrors and reasoning.MARK in data:
             data = bytes(reasoning.name_twice(data))
         if b'"usage"' not in data:
-            if not self._named_events or (name is not None and name.endswith(b".delta")):
-                self.events += 1
+            self.events += 1
             return Event(name, data)
         return self._inspect_usage(name, data)
 
@@ -297,12 +323,9 @@ class EventStream:
         chunk = read_chunk(data)
         if chunk is None:
             return Event(name, data)
-        reported = chunk.usage if chunk.response is None else chunk.response.usage
-        if reported is not None:
-            self._usage = to_counts(reported) or self.usage
+        if chunk.usage is not None:
+            self._usage = to_counts(chunk.usage) or self.usage
             self._unread_usage = b""
-        if self._named_events:
-            return Event(name, data)
         if chunk.choices == [] and chunk.usage is not None:
             return Event(name, data) if self._rewrite.client_wants_usage else None
         self.events += 1

@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
-from ias.gateway.errors import RETRY_SOON, Refusal, encode_error, upstream_failed
+from ias.gateway.errors import RETRY_SOON, ErrorDetail, Refusal, encode_error, upstream_failed
 
 _CONTEXT_OVERFLOW = re.compile(
     r"maximum context length|context length (?:is|of) |longer than the maximum model length", re.IGNORECASE
 )
+_NO_SUCH_PATH = "Not Found"
+"""What servers on FastAPI (vLLM's among them) say of URLs that they do not have."""
 _MESSAGE_LENGTH_MAX = 2000
 _CODE_LENGTH_MAX = 64
 _WAIT_MAX_S = 86_400.0
@@ -107,6 +109,8 @@ def _not_found(error: UpstreamError, message: str, public_model: str) -> Refusal
         return Refusal(
             404, f"The model `{public_model}` does not exist or you do not have access to it.", code="model_not_found"
         )
+    if error.kind is None and message == _NO_SUCH_PATH:
+        return Refusal(404, f"The model `{public_model}` is not served at this URL.", code="unsupported_endpoint")
     return Refusal(404, message, kind=_kind(error, "invalid_request_error"))
 
 
@@ -116,10 +120,13 @@ def _kind(error: UpstreamError, default: str) -> str:
 
 def normalise_event_error(data: bytes) -> bytes:
     """The JSON of an error inside a stream, in OpenAI's shape."""
+    error = read_openai_error(data)
+    return encode_error(error.message, kind=error.type, code=error.code, param=error.param)
+
+
+def read_openai_error(data: bytes) -> ErrorDetail:
+    """An error inside a stream, as OpenAI would put it."""
     error = read_upstream_error(data)
-    return encode_error(
-        error.message or "The model's server had an error.",
-        kind=error.kind if error.kind in _OPENAI_KINDS and error.kind is not None else "server_error",
-        code=error.code,
-        param=error.param,
+    return ErrorDetail(
+        error.message or "The model's server had an error.", _kind(error, "server_error"), error.param, error.code
     )

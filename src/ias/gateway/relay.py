@@ -9,6 +9,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
+from time import perf_counter
 from typing import Literal
 
 import msgspec
@@ -55,7 +56,9 @@ class Relay:
     _stream: EventStream | None = None
     _body: bytes | bytearray = b""
     _has_begun = False
-    """Whether the client has been sent a byte."""
+    """Whether the client has been sent an event, or an error in its place."""
+    _has_opened = False
+    """Whether it has been sent the head of a stream whose first event has yet to come."""
     _is_over = False
     _is_paused = False
     _retried_stale = False
@@ -213,9 +216,28 @@ class Relay:
         exchange = self._exchange
         if not self._has_begun:
             self._has_begun = exchange.was_served = True
-            exchange.status = 200
-            exchange.client.begin_stream(200, exchange.answer_headers())
+            if self._has_opened:
+                exchange.first_byte_at = perf_counter()
+            else:
+                self._open_stream()
         exchange.client.stream(output)
+
+    def _open_stream(self) -> None:
+        self._exchange.status = 200
+        self._exchange.client.begin_stream(200, self._exchange.answer_headers())
+
+    def waits_for_event(self) -> bool:
+        """Whether a comment may be sent now; the head goes out first where no event has come yet.
+
+        A backend that has begun a stream has taken the request, so 200 is no lie. It is not replaced by another from then on.
+        """
+        stream = self._stream
+        if self._is_over or stream is None or stream.done:
+            return False
+        if not self._has_begun and not self._has_opened:
+            self._has_opened = True
+            self._open_stream()
+        return True
 
     def _finish_body(self) -> None:
         """The stream's body has ended without [DONE]: it was complete but for that, or it was cut."""
@@ -322,7 +344,7 @@ class Relay:
             Refusal: the client is told, since nothing has been sent to it.
         """
         connection, self._connection = self._connection, None
-        if self._has_begun:
+        if self._has_begun or self._has_opened:
             self._pool.failed()
             self._exchange.attempts.append(f"{self._backend.id}: {reason}")
             self._end_broken_stream(*_describe_break(reason))
@@ -403,7 +425,7 @@ class Relay:
             self._connecting.cancel()
         was_sent = self._connection is not None
         self._drop_connection()
-        if cut == "draining" and self._has_begun:
+        if cut == "draining" and (self._has_begun or self._has_opened):
             self._end_broken_stream("The server is restarting; the answer was cut off.", "draining")
             return
         if cut == "draining":

@@ -41,6 +41,11 @@ class GatewaySettings(BusSettings, ProcessSettings):
 
     gateway_connect_timeout_s: float = Field(2.0, gt=0, description="Deadline of a connection to a backend.")
     gateway_first_byte_timeout_s: float = Field(300.0, gt=0, description="From request to the backend's first byte.")
+    gateway_stream_comment_s: float = Field(
+        0.0,
+        ge=0,
+        description="Silence in a stream after which its client is sent a comment, again and again; 0 sends none.",
+    )
     gateway_stream_idle_timeout_s: float = Field(60.0, gt=0, description="Longest silence inside a stream.")
     gateway_total_timeout_s: float = Field(600.0, gt=0, description="Longest life of one request.")
     gateway_upstream_keepalive_s: float = Field(

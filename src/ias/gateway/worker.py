@@ -39,6 +39,7 @@ from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
+from ias.gateway.stream_comments import CommentingConnection
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
 from ias.kit.addresses import AddressPolicy
@@ -76,6 +77,7 @@ class Worker:
             publisher if publisher is not None else open_publisher(settings.bus_url.get_secret_value()),
             interval_s=settings.gateway_publish_interval_s,
         )
+        self._connection_class = CommentingConnection if settings.gateway_stream_comment_s else ServerConnection
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._add_metric_sources()
@@ -192,7 +194,7 @@ class Worker:
         while loop.time() < until and not all(check_dependencies(self.gateway).values()):  # noqa: ASYNC110 - see drain
             await asyncio.sleep(0.01)
         self._server = await loop.create_server(
-            lambda: ServerConnection(self.pipeline, self.connections),
+            lambda: self._connection_class(self.pipeline, self.connections),
             self.settings.gateway_host,
             self.settings.gateway_port if port is None else port,
             backlog=_BACKLOG,
@@ -254,6 +256,10 @@ class Worker:
             self.gateway.upstreams.check_deadlines(now)
             for connection in [c for c in self.connections if c.deadline <= now]:
                 connection.deadline_passed()
+            if self._connection_class is CommentingConnection:
+                for connection in self.connections:
+                    if isinstance(connection, CommentingConnection):
+                        connection.comment_if_quiet(now)
             if now >= save_at:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ias.contracts.api_keys import generate_key
-from tests.gateway.platform import RunningGateway, backends, budget, until
+from tests.gateway.conftest import StartGateway
+from tests.gateway.platform import Pushed, RunningGateway, backends, budget, until
 from tests.gateway.scripted_upstream import (
     Received,
     ScriptedUpstream,
@@ -23,6 +24,8 @@ from tests.servers.programs import find_or_install_npm
 SOURCES = Path(__file__).parent / "node"
 NPM_TIMEOUT_S = 90
 TESTS_TIMEOUT_S = 60
+COMMENT_S = 0.1
+"""Silence after which the gateway sends comments, which the SDK must not notice; elsewhere they are tested to be off."""
 
 
 @pytest.fixture
@@ -50,6 +53,8 @@ async def answer_as_asked(received: Received, session: Session) -> None:
     match received.document.get("user"):
         case "tools":
             await call_tools(session)
+        case "hesitates":
+            await hesitate(session)
         case "dies":
             await session.begin_stream()
             await session.event(chunk("a"))
@@ -65,6 +70,15 @@ async def answer_as_asked(received: Received, session: Session) -> None:
             await stream_two_choices(session)
         case _:
             await answer_politely(received, session)
+
+
+async def hesitate(session: Session) -> None:
+    await session.begin_stream()
+    for delta in ({"role": "assistant", "content": "Hel"}, {"content": "lo"}):
+        await asyncio.sleep(COMMENT_S * 4)
+        await session.event({**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    await session.event(chunk(finish="stop"))
+    await session.end_stream()
 
 
 async def stream_two_choices(session: Session) -> None:
@@ -103,6 +117,14 @@ async def prepare(gateway: RunningGateway, upstream: ScriptedUpstream) -> str:
     snapshots = gateway.worker.gateway.snapshots
     await until(lambda: snapshots.routes is not None and snapshots.routes.version == 2)
     return poor
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway, pushed: Pushed, upstream: ScriptedUpstream) -> RunningGateway:
+    await pushed.everything(upstream.url)
+    running = await start_gateway(gateway_stream_comment_s=COMMENT_S)
+    await running.until_ready()
+    return running
 
 
 @pytest.mark.slow

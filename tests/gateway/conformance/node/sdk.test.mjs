@@ -47,6 +47,22 @@ test("19 a stream shows usage once when it is asked for", async () => {
   assert.equal(chunks.filter((chunk) => chunk.usage).length, 1);
 });
 
+test("13 comments in a silent stream go unnoticed", async () => {
+  const response = await client.chat.completions
+    .create({ model: "m", messages, stream: true, user: "hesitates" })
+    .asResponse();
+  const text = await response.text();
+  assert.match(text, /^: keep-alive\n(: keep-alive\n)*data: /);
+  assert.doesNotMatch(text, /: keep-alive\n\n/);
+  const chunks = await collect(
+    await client.chat.completions.create({ model: "m", messages, stream: true, user: "hesitates" }),
+  );
+  assert.equal(chunks.length, 3);
+  assert.equal(textOf(chunks), "Hello");
+  const stream = client.chat.completions.stream({ model: "m", messages, user: "hesitates" });
+  assert.equal((await stream.finalChatCompletion()).choices[0].message.content, "Hello");
+});
+
 test("21 23 the SDK's own accumulator accepts a stream", async () => {
   const answer = await client.chat.completions.stream({ model: "m", messages, n: 2 }).finalChatCompletion();
   assert.deepEqual(
