@@ -77,4 +77,7 @@ def test_a_bus_that_is_away_is_one_line(bus_url: str):
 def test_a_group_that_nobody_knows_is_refused_by_name():
     ran = dead_letters("redis://127.0.0.1:1/0", "list", "--group", "biling")
     assert ran.returncode == 1
-    assert "biling is no consumer of usage_recorded; there are, of usage_recorded: billing, analytics" in ran.stderr
+    assert (
+        "biling is no consumer of usage_recorded; there are, of usage_recorded: billing, analytics, identity"
+        in ran.stderr
+    )

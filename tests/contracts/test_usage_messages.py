@@ -23,6 +23,7 @@ ORG_ID = "0190f3c0-0000-7000-8000-000000000001"
         {"cost_nano_usd": -5},
         {"occurred_at": "yesterday"},
         {"occurred_at": "2026-11-23T00:00:00"},
+        {"occurred_at": "0001-01-01T00:00:00+01:00"},
         {"outcome": "vanished"},
         {"decision": None},
         {"price_id": "1"},

@@ -12,8 +12,9 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from ias.identity.settings import IdentitySettings
-from ias.identity.wiring import build_app
+from ias.identity.settings import IdentityConsumerSettings, IdentitySettings
+from ias.identity.wiring import build_app, build_consumer
+from ias.identity.workers.consumer import IdentityConsumer
 
 ADMIN_EMAIL = "root@example.com"
 ADMIN_PASSWORD = "correct horse battery"
@@ -49,6 +50,20 @@ async def running(settings: IdentitySettings) -> AsyncIterator["Identity"]:
         await stack.enter_async_context(app.router.lifespan_context(app))
         identity = Identity(app, stack)
         yield identity
+
+
+@asynccontextmanager
+async def consuming(database_url: str, redis_url: str, bus_url: str) -> AsyncIterator[IdentityConsumer]:
+    """Identity's consumer, running while the block lasts."""
+    told = settings_for(database_url, redis_url).model_dump()
+    consumer = build_consumer(IdentityConsumerSettings(**told, bus_url=bus_url))
+    stop = asyncio.Event()
+    running = asyncio.create_task(consumer.run(stop))
+    try:
+        yield consumer
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)
 
 
 class Caller(httpx.AsyncClient):

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -17,15 +16,12 @@ from prometheus_client import CollectorRegistry
 from ias.billing.settings import BillingSettings
 from ias.contracts.events import AUDIT_RECORDED, AUDIT_TOPIC, AuditBatch
 from ias.contracts.ids import uuid7
-from ias.identity.settings import IdentityConsumerSettings
-from ias.identity.wiring import build_consumer
-from ias.identity.workers.audit_consumer import AuditConsumer
 from ias.kit import bus, outbox
 from ias.kit.audit import Cause, Change, make_records
 from ias.kit.database import Database
 from ias.kit.migrations import migrate
 from tests.billing.conftest import settings_for as billing_settings_for
-from tests.identity.platform import Caller, Identity, eventually, settings_for
+from tests.identity.platform import Caller, Identity, consuming, eventually
 from tests.identity.test_audit_log import check_chain, read_entries
 
 CAUSE = Cause("user", "01900000-0000-7000-8000-0000000000aa", "req_of_billing", "192.0.2.1", "curl")
@@ -76,19 +72,6 @@ async def billing(billing_settings: BillingSettings) -> AsyncIterator[Database]:
     )
     yield database
     await database.close()
-
-
-@asynccontextmanager
-async def consuming(database_url: str, redis_url: str, bus_url: str) -> AsyncIterator[AuditConsumer]:
-    told = settings_for(database_url, redis_url).model_dump()
-    consumer = build_consumer(IdentityConsumerSettings(**told, bus_url=bus_url))
-    stop = asyncio.Event()
-    running = asyncio.create_task(consumer.run(stop))
-    try:
-        yield consumer
-    finally:
-        stop.set()
-        await asyncio.wait_for(running, 20)
 
 
 async def write_changes(billing: Database, org_id: str, number: int) -> None:

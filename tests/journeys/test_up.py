@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_a_newcomer_starts_the_platform_uses_it_stops_it_and_finds_everything_ag
         run_what_was_printed(up.output)
         refuse_what_is_wrong(connection)
         compare_the_books(connection, served=4)
+        find_when_the_key_was_used(connection)
         set_and_lift_a_rate_limit(connection)
         status = ias("status", "--json", "--data-dir", str(data_root))
         assert status.returncode == 0, status.stdout
@@ -135,6 +137,19 @@ def compare_the_books(connection: dict, *, served: int) -> None:
             time.sleep(0.1)
         assert booked[0] == served
         assert counted == booked
+
+
+def find_when_the_key_was_used(connection: dict) -> None:
+    """The key's last use shows up at identity."""
+    with Management(connection) as management:
+        for _ in range(300):
+            [key] = management.get(f"/identity/v1/projects/{connection['project_id']}/api-keys")["data"]
+            if key["last_used_at"] is not None:
+                break
+            time.sleep(0.1)
+        assert key["last_used_at"] is not None
+        used_at = datetime.fromisoformat(key["last_used_at"])
+        assert datetime.fromisoformat(key["created_at"]) <= used_at <= datetime.now(UTC)
 
 
 def cost_of(entry: dict) -> Decimal:

@@ -100,5 +100,8 @@ class AuditBatch(msgspec.Struct, frozen=True, kw_only=True):
     records: list[AuditRecord]
 
 
-TOPIC_GROUPS: dict[str, tuple[str, ...]] = {USAGE_TOPIC: ("billing", "analytics"), AUDIT_TOPIC: ("identity",)}
+TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
+    USAGE_TOPIC: ("billing", "analytics", "identity"),
+    AUDIT_TOPIC: ("identity",),
+}
 """Who listens to a topic. Publishers declare the queues too, so that nothing published before a consumer's first start is lost."""

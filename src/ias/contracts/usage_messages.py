@@ -5,7 +5,7 @@ Every consumer decides by this, so that a record that one of them books, all of 
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -84,9 +84,7 @@ def _check(raw: bytes) -> CheckedRecord:
     record_id = UUID(record.id)
     if record_id.version != 7 or record_id.int >> 80 > _MILLIS_MAX:
         raise ValueError("the id is not a UUIDv7 of this age")
-    occurred_at = datetime.fromisoformat(record.occurred_at)
-    if occurred_at.tzinfo is None:
-        raise ValueError("occurred_at has no time zone")
+    occurred_at = _read_moment(record.occurred_at)
     if b"\\u0000" in raw and _holds_nul(msgspec.to_builtins(record)):
         raise ValueError("a text holds a NUL character, which PostgreSQL cannot store")
     _check_figures(record)
@@ -101,6 +99,16 @@ def _check(raw: bytes) -> CheckedRecord:
         price_id=UUID(record.price_id) if record.price_id else None,
         occurred_at=occurred_at,
     )
+
+
+def _read_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("occurred_at has no time zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("occurred_at is out of range") from error
 
 
 def _check_figures(record: UsageRecord) -> None:

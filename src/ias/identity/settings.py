@@ -95,4 +95,4 @@ class IdentitySettings(ServiceSettings):
 
 
 class IdentityConsumerSettings(BusSettings, IdentitySettings):
-    """Settings of the process that chains other services' audit records."""
+    """Settings of the process that consumes other services' audit records and gateways' usage records."""

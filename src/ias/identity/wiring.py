@@ -38,6 +38,7 @@ from ias.identity.core.audit_log import AuditLog
 from ias.identity.core.explanations import Explanations
 from ias.identity.core.identity_providers import IdentityProviders
 from ias.identity.core.invitations import Invitations
+from ias.identity.core.last_used import LastUsed
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
@@ -64,11 +65,13 @@ from ias.identity.core.users import Users
 from ias.identity.settings import IdentityConsumerSettings, IdentitySettings
 from ias.identity.workers.audit_checkpoints import keep_signed
 from ias.identity.workers.audit_consumer import AuditConsumer
+from ias.identity.workers.consumer import IdentityConsumer, TopicConsumer
 from ias.identity.workers.mails import keep_sent
 from ias.identity.workers.purges import keep_purged
 from ias.identity.workers.redis_records import keep_pushed
 from ias.identity.workers.session_revocations import keep_told
 from ias.identity.workers.signing_keys import keep_rotated
+from ias.identity.workers.usage_consumer import UsageConsumer
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.denials import Denials
@@ -131,22 +134,17 @@ def build_app(settings: IdentitySettings | None = None) -> FastAPI:
     )
 
 
-def build_consumer(settings: IdentityConsumerSettings | None = None) -> AuditConsumer:
-    """The consumer of other services' audit records, with settings from the environment unless given."""
+def build_consumer(settings: IdentityConsumerSettings | None = None) -> IdentityConsumer:
+    """The consumer of audit and usage records, with settings from the environment unless given."""
     settings = settings or IdentityConsumerSettings()
-    url = settings.identity_database_url.get_secret_value()
+    url, bus_url = settings.identity_database_url.get_secret_value(), settings.bus_url.get_secret_value()
     database = Database(url, settings, application_name="ias-identity-consumer")
-
-    @asynccontextmanager
-    async def open_log() -> AsyncIterator[AuditLog]:
-        try:
-            yield AuditLog(database)
-        finally:
-            await database.close()
-
-    return AuditConsumer(
-        settings.bus_url.get_secret_value(), open_log, checks={"postgres": database.ping}, registry=CollectorRegistry()
-    )
+    registry = CollectorRegistry()
+    topics: list[TopicConsumer] = [
+        AuditConsumer(bus_url, AuditLog(database), registry),
+        UsageConsumer(bus_url, LastUsed(database), registry),
+    ]
+    return IdentityConsumer(topics, database, registry)
 
 
 async def _open(app: FastAPI, settings: IdentitySettings, stack: AsyncExitStack) -> None:

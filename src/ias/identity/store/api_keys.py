@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Uuid, Values, column, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.identity.store.tables import api_keys, retired_digests
@@ -114,16 +114,22 @@ async def find_key_of_digest(connection: AsyncConnection, digest: str) -> ApiKey
     return ApiKey(**row) if row else None
 
 
-async def mark_used(connection: AsyncConnection, last_used: Mapping[UUID, datetime], *, resolution: timedelta) -> None:
-    """Remember when keys were last used. One whose moment would grow by less than `resolution` is not written."""
-    used = (
-        Values(column("id", Uuid), column("at", DateTime(timezone=True)), name="used")
-        .data([(key_id, last_used[key_id]) for key_id in sorted(last_used)])
-        .alias("used")
-    )
-    older = api_keys.c.last_used_at.is_(None) | (api_keys.c.last_used_at < used.c.at - resolution)
-    statement = update(api_keys).where(api_keys.c.id == used.c.id, older).values(last_used_at=used.c.at)
-    await connection.execute(statement)
+async def mark_used(
+    connection: AsyncConnection, last_used: Mapping[tuple[UUID, UUID], datetime], *, resolution: timedelta
+) -> int:
+    """Remember when keys, each given by its org and its id, were last used; how many rows that changed.
+
+    One whose moment would grow by less than `resolution` is not written. Raises `sqlalchemy.exc.DBAPIError` when another
+    transaction keeps one of them locked.
+    """
+    await connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}"))
+    values = {
+        "org_ids": [org_id for org_id, _ in last_used],
+        "key_ids": [key_id for _, key_id in last_used],
+        "moments": list(last_used.values()),
+        "resolution": resolution,
+    }
+    return (await connection.execute(_MARK_USED, values)).rowcount
 
 
 async def touch_api_keys_of_service_account(
@@ -170,3 +176,13 @@ _REVOCATION = {
     api_keys.c.updated_at: func.now(),
     api_keys.c.version: api_keys.c.version + 1,
 }
+
+_LOCK_TIMEOUT_MS = 300
+"""Well below PostgreSQL's `deadlock_timeout` (1 s unless configured): between this and a change of several keys, this gives way."""
+
+_MARK_USED = text("""
+    UPDATE api_keys SET last_used_at = used.at
+    FROM unnest(CAST(:org_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:moments AS timestamptz[])) AS used (org_id, id, at)
+    WHERE api_keys.org_id = used.org_id AND api_keys.id = used.id
+      AND (api_keys.last_used_at IS NULL OR api_keys.last_used_at <= used.at - CAST(:resolution AS interval))
+""")
