@@ -114,6 +114,11 @@ async def test_55_continue_is_said_to_known_clients_only(gateway: RunningGateway
         await client.send(request_bytes(key="wrong", headers=headers))
         assert (await client.read_answer()).status == 401
         assert await client.is_closed()
+    async with connect(gateway.port) as client:
+        too_large = {**headers, "content-length": "40000000"}
+        await client.send(request_bytes(key=gateway.pushed.key, headers=too_large))
+        assert (await client.read_answer()).status == 413  # without asking for the body
+        assert await client.is_closed()
 
 
 async def test_56_a_gzipped_body_and_a_bomb(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
@@ -155,6 +160,20 @@ async def test_58_the_connection_survives_refusals(gateway: RunningGateway) -> N
             await client.send(head + b"\r\n\r\n")  # the body comes late: it is drained
             await asyncio.sleep(0.02)
             await client.send(rest)
+            assert (await client.read_answer()).status == status
+
+
+async def test_58_the_connection_survives_a_backends_error(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    async def fail_once(received: Received, session: Session) -> None:
+        if len(upstream.received) == 1:
+            await session.send_json({"error": {"message": "no"}}, status=500)
+        else:
+            await answer_politely(received, session)
+
+    upstream.script = fail_once
+    async with connect(gateway.port) as client:
+        for status in (500, 200):
+            await client.send(request_bytes(chat(), key=gateway.pushed.key))
             assert (await client.read_answer()).status == status
 
 
@@ -385,6 +404,53 @@ async def test_82_92_models_are_listed_and_found_by_names_with_slashes(
     assert (await ask(port, method="GET", path="/v1/models")).status == 401
 
 
+@pytest.mark.parametrize("is_escaped", [False, True])
+async def test_82_a_model_in_a_body_may_have_any_name(
+    gateway: RunningGateway, upstream: ScriptedUpstream, is_escaped: bool
+) -> None:
+    name = "meta/llama:8b é漢🙂"
+    await gateway.pushed.routes({name: {"backends": backends(upstream.url, upstream_model=name)}})
+    await gateway.pushed.prices(name)
+    snapshots = gateway.worker.gateway.snapshots
+    await until(lambda: snapshots.prices is not None and name in snapshots.prices.prices)
+    body = json.dumps(chat(model=name), ensure_ascii=is_escaped).encode()
+    assert (await ask(gateway.port, body, key=gateway.pushed.key)).status == 200
+    assert upstream.received[0].body == body
+    assert (await gateway.records(1))[0]["model"] == name
+
+
+async def test_83_a_forbidden_model_is_answered_like_an_unknown_one(gateway: RunningGateway) -> None:
+    await gateway.pushed.routes({"m": {}, "hidden": {}})
+    await gateway.pushed.api_key(models=("m",))
+    snapshots = gateway.worker.gateway.snapshots
+    await until(lambda: snapshots.routes is not None and snapshots.routes.version == 2)
+    forbidden, unknown = [
+        await ask(gateway.port, chat(model=name), key=gateway.pushed.key) for name in ("hidden", "absent")
+    ]
+    assert forbidden.status == unknown.status == 404
+    assert forbidden.body.replace(b"hidden", b"absent") == unknown.body
+    assert set(forbidden.headers) == set(unknown.headers)
+
+
+async def test_88_every_refusal_has_a_request_id(gateway: RunningGateway) -> None:
+    key = gateway.pushed.key
+    large: dict[str, str] = {"x-large": "a" * 70_000}
+    answers = [
+        await ask(gateway.port, chat(model="x"), key=key),
+        await ask(gateway.port, chat(), key=key, path="/v1/x"),
+        await ask(gateway.port, key=key, method="GET"),
+        await ask(gateway.port, key=key, headers={"content-length": "40000000"}),
+        await ask(gateway.port, chat(), key=key, headers=large),
+        await ask(gateway.port, key=key, headers={"transfer-encoding": "gzip"}),
+        await ask(gateway.port, key=key, method="OPTIONS"),
+    ]
+    assert [answer.status for answer in answers] == [404, 404, 405, 413, 431, 400, 200]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(ids)) == len(ids)
+    assert all(i.startswith("req_") for i in ids)
+    assert all("openai-processing-ms" in answer.headers for answer in answers)
+
+
 async def test_88_request_ids_are_unique_and_the_gateways_own(
     gateway: RunningGateway, upstream: ScriptedUpstream
 ) -> None:
@@ -434,6 +500,8 @@ async def test_93_draining_finishes_what_runs_and_refuses_what_comes(
         await arrived.wait()
         draining = asyncio.create_task(gateway.worker.drain())
         assert await idle.is_closed()
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", gateway.port)
         go_on.set()
         answer = await client.read_answer()
         assert answer.status == 200
