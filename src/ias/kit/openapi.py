@@ -11,7 +11,7 @@ _ERRORS = {
     400: "The request cannot be understood: JSON that does not parse, a cursor that was changed.",
     401: "No valid bearer token.",
     403: "The caller lacks the permission.",
-    404: "There is no such resource, or the caller cannot see it.",
+    404: "There is no such resource, or the caller cannot see it; or a link is not valid (any more).",
     409: "The state of the resource forbids it, or a request with this Idempotency-Key is on its way.",
     412: "The resource is at another version than `If-Match` names.",
     413: "The body is over the limit.",
@@ -92,7 +92,7 @@ def _errors_of(method: str, operation: dict[str, Any]) -> list[int]:
     guarded = "security" in operation
     writes = method != "get"
     applies = {
-        404: guarded,
+        404: guarded or writes,
         409: writes,
         412: method in ("put", "patch", "delete"),
         413: "requestBody" in operation,
