@@ -6,13 +6,25 @@ All keys of an org carry its id in braces, so that a Redis Cluster keeps them on
 ROUTES = "ias:routes"
 """contracts.routes.RouteTable, written by registry."""
 
+BACKEND_STATES = "ias:backend_states"
+"""contracts.backend_states.BackendStates, written by registry's prober."""
+
 PRICES = "ias:prices"
 """contracts.spending.PriceTable, written by billing."""
 
 COUNTERS_READY = "ias:counters:ready"
 """Present while the spending counters are complete, written by billing. Absent: nothing is admitted."""
 
-TRACKED_PREFIXES = ("ias:key:", "ias:org:", "ias:project:", "ias:routes", "ias:prices", "ias:budgets:", "ias:counters:")
+TRACKED_PREFIXES = (
+    "ias:key:",
+    "ias:org:",
+    "ias:project:",
+    "ias:routes",
+    "ias:backend_states",
+    "ias:prices",
+    "ias:budgets:",
+    "ias:counters:",
+)
 """What a gateway caches and must hear about when it changes (client-side caching, broadcast mode)."""
 
 
@@ -39,6 +51,14 @@ def ended_session(session_id: str) -> str:
 def token_version(user_id: str) -> str:
     """The least version of a user's tokens that is still believed, written by identity when they lost something."""
     return f"ias:token-version:{user_id}"
+
+
+def backend_outcomes(ten_seconds: int) -> str:
+    """A hash of what gateways saw of backends in the Unix time `ten_seconds * 10` and after: `{backend_id}:succeeded` and `:failed`.
+
+    Gateways add and let it expire after a minute; registry's circuit breaker reads.
+    """
+    return f"ias:backend_outcomes:{ten_seconds}"
 
 
 def budget_policy(org_id: str) -> str:
