@@ -54,7 +54,7 @@ def token_version(user_id: str) -> str:
 
 
 def backend_outcomes(ten_seconds: int) -> str:
-    """A hash of what gateways saw of backends in the Unix time `ten_seconds * 10` and after: `{backend_id}:succeeded` and `:failed`.
+    """A hash of what gateways saw of backends from the Unix time `ten_seconds * 10` on: `{backend_id}:succeeded`, `…:failed`.
 
     Gateways add and let it expire after a minute; registry's circuit breaker reads.
     """

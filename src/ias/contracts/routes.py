@@ -15,7 +15,7 @@ Strategy = Literal["prefix", "least_tokens", "weighted", "priority"]
 """How one backend of a group is chosen.
 
 `prefix` prefers the one that has probably cached the prompt's beginning, until it is busier than the others; `least_tokens` the
-one with the fewest tokens in flight for its weight; `weighted` by lot, by weight; `priority` the first in order of id that has room.
+one with the fewest tokens in flight for its weight; `weighted` by lot; `priority` the first in order of id that has room.
 """
 
 Capability = Literal["chat", "completions", "embeddings", "responses", "tools", "vision", "audio", "structured_output"]
