@@ -39,3 +39,20 @@ async def test_refused_requests_are_lines_too():
 
 async def test_probes_that_succeed_are_not_logged():
     assert await log_of(("GET", "/health", None), ("GET", "/metrics", None)) == []
+
+
+async def test_a_line_says_what_was_served_as_the_answer_reported_it():
+    chat = {
+        "model": "sim",
+        "messages": [{"role": "user", "content": "one two three"}],
+        "max_tokens": 7,
+        "ignore_eos": True,
+    }
+    lines = await log_of(
+        ("POST", "/v1/chat/completions", chat),
+        ("POST", "/v1/chat/completions", {**chat, "stream": True}),
+        ("POST", "/v1/embeddings", {"model": "sim", "input": "one two"}),
+    )
+    whole, streamed, embedded = lines
+    assert (whole["completion_tokens"], streamed["completion_tokens"], embedded["completion_tokens"]) == (7, 7, 0)
+    assert whole["prompt_tokens"] == streamed["prompt_tokens"] > 0 < embedded["prompt_tokens"]

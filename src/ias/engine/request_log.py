@@ -1,7 +1,8 @@
 """One JSON line per request, under the request id that came with it, so that a request can be followed into the engine.
 
-The fields are those of the platform's other logs. Nothing of a request's content is logged. Probes (`/health`, `/metrics`) that
-succeed are not: they would drown the rest.
+A line of inference says what was served: the tokens that were reported with what was sent. That is the engine's own count, for the
+platform's books to be held against. The other fields are those of the platform's logs. Nothing of a request's content is logged.
+Probes (`/health`, `/metrics`) that succeed are not: they would drown the rest.
 """
 
 import time
@@ -9,12 +10,23 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PROBES = frozenset({"/health", "/metrics"})
 _REQUEST_ID_LENGTH_MAX = 128
 
 _encode = msgspec.json.Encoder().encode
+_SERVED = "ias.engine.served"
+
+
+def note_served(request: Request, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> None:
+    """Say what a request was served so far; its line tells the last word of it."""
+    request.scope[_SERVED] = {
+        "prompt_tokens": prompt_tokens,
+        "cached_tokens": cached_tokens,
+        "completion_tokens": completion_tokens,
+    }
 
 
 class RequestLog:
@@ -29,6 +41,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope.setdefault(_SERVED, {})
         started = time.perf_counter()
         status, complete = 500, False
 
@@ -59,6 +72,7 @@ class RequestLog:
             "status": status,
             "complete": complete,
             "duration_ms": round(duration_s * 1000, 1),
+            **scope[_SERVED],
         }
         try:
             self._stream.write(_encode(line).decode() + "\n")
