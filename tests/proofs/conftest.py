@@ -1,0 +1,10 @@
+"""Databases for the platform of a proof."""
+
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def proof_databases(make_database: Callable[[str], str]) -> dict[str, str]:
+    return {f"{service}_database": make_database(service) for service in ("billing", "analytics")}
