@@ -1,4 +1,5 @@
--- Admit a request under every ceiling in scope, budgets and rate limits alike, or count it in none.
+-- Admit a request under every ceiling in scope, budgets and rate limits alike, or count it in none. Any number of times: who holds a
+-- reservation is admitted again and holds no more.
 --
 -- KEYS: 1 reservation of this request, 2 deadlines of the org's reservations, 3… one counter per budget, then one key per rate limit
 -- ARGV: 1 request id, 2 amount (nano-USD), 3 tokens it is expected to use, 4 lifetime of the reservation (s),
@@ -40,6 +41,11 @@ if least and amount > 0 and amount > least then
   denying, denied_left, wait_ms = least_index, least, -1
 end
 
+-- Whether the request holds what it asks for already: an earlier call admitted it, whose reply was lost, say.
+local function is_held()
+  return ARGV[8] == '1' and redis.call('ZSCORE', KEYS[2], ARGV[1])
+end
+
 local function reserve_amount()
   local held = {}
   for i = 1, amount > 0 and BUDGETS or 0 do
@@ -55,11 +61,10 @@ end
 
 if LIMITS == 0 then
   if denying then
-    return { 0, denying, denied_left, wait_ms }
+    return is_held() and { 1, denied_left } or { 0, denying, denied_left, wait_ms }
   end
-  if ARGV[8] == '1' then
+  if ARGV[8] == '1' and redis.call('ZADD', KEYS[2], 'NX', expires_at, ARGV[1]) == 1 then
     redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'claim', ARGV[5], 'counters', reserve_amount())
-    redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
   end
   return { 1, least and least - amount or -1 }
 end
@@ -68,19 +73,23 @@ end
 
 -- Rate limits. Of those that deny, the one with the longest wait decides: to come back earlier would not help.
 local levels, costs = {}, {}
+local held = is_held()
+if held then
+  denying = nil
+end
 local is_poor = denying ~= nil
 for i = 1, LIMITS do
   local key, metric, limit = KEYS[2 + BUDGETS + i], ARGV[7 + 2 * (BUDGETS + i)], tonumber(ARGV[8 + 2 * (BUDGETS + i)])
   local denied_ms = nil
   if metric == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    levels[i], costs[i] = redis.call('ZCARD', key), 1
+    levels[i], costs[i] = redis.call('ZCARD', key), held and 0 or 1
     if levels[i] >= limit then
       denied_ms = 0
     end
   else
     local period = PERIOD_MS[metric]
-    costs[i] = (metric == 'tokens_per_minute' and tokens or 1) * period
+    costs[i] = held and 0 or (metric == 'tokens_per_minute' and tokens or 1) * period
     levels[i] = read_level(key, metric, limit)
     local over = levels[i] + costs[i] - limit * period
     if costs[i] > limit * period then
@@ -90,7 +99,7 @@ for i = 1, LIMITS do
     end
   end
   local is_worse = denied_ms and (not denying or denied_ms == -1 or (wait_ms ~= -1 and denied_ms > wait_ms))
-  if is_worse and not is_poor then
+  if is_worse and not is_poor and not held then
     denying, wait_ms = BUDGETS + i, denied_ms
   end
 end
@@ -111,6 +120,7 @@ for i = 1, LIMITS do
     if denying == BUDGETS + i then
       reply[3] = math.max(0, left)
     end
+  elseif held then  -- counted already
   elseif metric == 'concurrency' then
     redis.call('ZADD', key, expires_at * 1000, ARGV[1])
     redis.call('EXPIRE', key, ARGV[4])
@@ -122,7 +132,7 @@ for i = 1, LIMITS do
     end
   end
 end
-if not denying and ARGV[8] == '1' then
+if not denying and not held and ARGV[8] == '1' then
   redis.call('HSET', KEYS[1], 'amount', ARGV[2], 'claim', ARGV[5], 'counters', reserve_amount(), 'tokens', ARGV[3],
     'buckets', table.concat(buckets, '\n'), 'leases', table.concat(leases, '\n'))
   redis.call('ZADD', KEYS[2], expires_at, ARGV[1])
