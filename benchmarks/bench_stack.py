@@ -20,7 +20,7 @@ import redis
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.contracts.spending import Budget, BudgetPolicy, Price, PriceTable
+from ias.contracts.spending import Budget, Price, PriceTable, SpendingPolicy
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -161,7 +161,7 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
     budget = Budget(
         id="budget", scope_kind="org", scope_id="org", window="month", limit_nano_usd=8_000_000 * 10**9, mode="hard"
     )
-    put(redis_keys.budget_policy("org"), BudgetPolicy(version=1, org_id="org", budgets=(budget,)))
+    put(redis_keys.spending_policy("org"), SpendingPolicy(version=1, org_id="org", budgets=(budget,)))
     client.set(redis_keys.COUNTERS_READY, "1")
     client.close()
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.upstream import build_answer, build_events
 from ias.contracts.api_keys import KeyRecord, TenantRecord, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.contracts.spending import Budget, BudgetPolicy, Metric, Price, PriceTable, RateLimit
+from ias.contracts.spending import Budget, Metric, Price, PriceTable, RateLimit, SpendingPolicy
 from ias.gateway.connection import ServerConnection
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Principal, _Remembered
@@ -112,7 +112,7 @@ def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
         KeyRecord(version=1, key_id="key", org_id="org", project_id="project"),
         TenantRecord(version=1, id="org"),
         TenantRecord(version=1, id="project"),
-        BudgetPolicy(version=1, org_id="org", budgets=(budget,), rate_limits=rate_limits if limits else ()),
+        SpendingPolicy(version=1, org_id="org", budgets=(budget,), rate_limits=rate_limits if limits else ()),
     )
     import hashlib  # noqa: PLC0415
 

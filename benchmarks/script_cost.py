@@ -19,7 +19,7 @@ import redis
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ias.contracts.api_keys import KeyRecord
-from ias.contracts.spending import Budget, BudgetPolicy, Metric, RateLimit, ScopeKind
+from ias.contracts.spending import Budget, Metric, RateLimit, ScopeKind, SpendingPolicy
 from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.script_calls import RESERVE, SETTLE, SettleCall
 
@@ -73,7 +73,7 @@ def build_plan(budgets: int, metrics: tuple[Metric, ...], scopes: int) -> Admiss
         for i in range(budgets)
     )
     key = KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user")
-    policy = BudgetPolicy(version=1, org_id="org", budgets=some, rate_limits=limits)
+    policy = SpendingPolicy(version=1, org_id="org", budgets=some, rate_limits=limits)
     return AdmissionPlan.build(policy, key, "m", time.time())
 
 

@@ -11,16 +11,16 @@ from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
 from ias.contracts.permissions import Role
-from ias.contracts.spending import BudgetPolicy
+from ias.contracts.spending import SpendingPolicy
 from tests.billing.conftest import RunningBilling, client_of, create_budget
 from tests.billing.usage import eventually
 from tests.kit.token_issuer import TokenIssuer
 from tests.servers.redis_process import RedisProcess
 
 
-async def read_policy(redis: Redis, org_id: str) -> BudgetPolicy | None:
-    stored = await redis.get(redis_keys.budget_policy(org_id))
-    return msgspec.json.decode(stored, type=BudgetPolicy) if stored else None
+async def read_policy(redis: Redis, org_id: str) -> SpendingPolicy | None:
+    stored = await redis.get(redis_keys.spending_policy(org_id))
+    return msgspec.json.decode(stored, type=SpendingPolicy) if stored else None
 
 
 async def test_gateways_hear_of_every_change_at_once_in_versions_that_grow(

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from ias.billing.core.booking import Booking
 from ias.contracts import redis_keys
 from ias.contracts.events import UsageRecord
-from ias.contracts.spending import BudgetPolicy, window_id
+from ias.contracts.spending import SpendingPolicy, window_id
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
 from tests.billing.conftest import RunningBilling, client_of, create_budget, create_price
@@ -97,9 +97,9 @@ async def test_a_policy_is_never_published_before_its_counters(
 
     async def watch() -> None:
         while True:
-            stored = await redis.get(redis_keys.budget_policy(org_id))
+            stored = await redis.get(redis_keys.spending_policy(org_id))
             if stored:
-                for budget in msgspec.json.decode(stored, type=BudgetPolicy).budgets:
+                for budget in msgspec.json.decode(stored, type=SpendingPolicy).budgets:
                     key = redis_keys.budget_counter(org_id, budget.id, "total")
                     seen.append(await redis.hget(key, "settled"))
             await asyncio.sleep(0)
@@ -167,7 +167,7 @@ async def test_lost_counters_are_rebuilt_from_the_ledger_before_the_marker_retur
             "reserved": 0,
             "from_ledger": 3 * COST,
         }
-    policy = msgspec.json.decode(await redis.get(redis_keys.budget_policy(org_id)) or b"", type=BudgetPolicy)
+    policy = msgspec.json.decode(await redis.get(redis_keys.spending_policy(org_id)) or b"", type=SpendingPolicy)
     assert {known.id for known in policy.budgets} == {budget["id"] for budget in budgets}
     assert price["id"].encode() in (await redis.get(redis_keys.PRICES) or b"")
 

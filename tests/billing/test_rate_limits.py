@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
 from ias.contracts.permissions import Role
-from ias.contracts.spending import BudgetPolicy
+from ias.contracts.spending import SpendingPolicy
 from tests.billing.conftest import RunningBilling, client_of, create_budget
 from tests.billing.usage import eventually
 from tests.kit.token_issuer import TokenIssuer
@@ -18,9 +18,9 @@ from tests.servers.redis_process import RedisProcess
 URL = "/billing/v1/rate-limits"
 
 
-async def read_policy(redis: Redis, org_id: str) -> BudgetPolicy | None:
-    stored = await redis.get(redis_keys.budget_policy(org_id))
-    return msgspec.json.decode(stored, type=BudgetPolicy) if stored else None
+async def read_policy(redis: Redis, org_id: str) -> SpendingPolicy | None:
+    stored = await redis.get(redis_keys.spending_policy(org_id))
+    return msgspec.json.decode(stored, type=SpendingPolicy) if stored else None
 
 
 async def create_limit(billing: httpx.AsyncClient, org_id: str, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.contracts.spending import Budget, BudgetPolicy, Metric, Price, PriceTable, RateLimit, ScopeKind
+from ias.contracts.spending import Budget, Metric, Price, PriceTable, RateLimit, ScopeKind, SpendingPolicy
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.worker import Worker
 
@@ -112,8 +112,8 @@ class Pushed:
     async def ceilings(
         self, *, budgets: tuple[Budget, ...] = (), limits: tuple[RateLimit, ...] = (), org: str = ORG
     ) -> None:
-        policy = BudgetPolicy(version=1, org_id=org, budgets=budgets, rate_limits=limits)
-        await self.put(redis_keys.budget_policy(org), policy)
+        policy = SpendingPolicy(version=1, org_id=org, budgets=budgets, rate_limits=limits)
+        await self.put(redis_keys.spending_policy(org), policy)
 
     async def counters_ready(self) -> None:
         await self.redis.set(redis_keys.COUNTERS_READY, "1")

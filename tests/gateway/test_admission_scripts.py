@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from ias.contracts import redis_keys
-from ias.contracts.spending import BudgetPolicy
+from ias.contracts.spending import SpendingPolicy
 from tests.gateway.admission_scripts import LIFETIME_S, Admitted, Denied, Scripts, raised
 from tests.gateway.platform import ORG, budget, limit
 
@@ -218,4 +218,4 @@ def test_the_scripts_take_the_servers_time_when_given_none(scripts: Scripts, cli
 
 def test_policies_of_before_rate_limits_are_still_read() -> None:
     old = b'{"version":1,"org_id":"o","budgets":[]}'
-    assert msgspec.json.decode(old, type=BudgetPolicy).rate_limits == ()
+    assert msgspec.json.decode(old, type=SpendingPolicy).rate_limits == ()

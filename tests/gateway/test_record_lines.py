@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.events import UsageRecord
 from ias.contracts.routes import Backend
-from ias.contracts.spending import Budget, BudgetPolicy, Price, RateLimit
+from ias.contracts.spending import Budget, Price, RateLimit, SpendingPolicy
 from ias.gateway.access_log import AccessLine
 from ias.gateway.endpoints import CHAT_COMPLETIONS
 from ias.gateway.record_lines import RecordLines, Timing
@@ -73,7 +73,7 @@ class Served:
             KeyRecord(version=1, key_id="key", org_id=self.org_id, project_id="project", user_id=self.user_id),
             TenantRecord(version=1, id=self.org_id),
             TenantRecord(version=1, id="project"),
-            BudgetPolicy(version=1, org_id=self.org_id, budgets=budgets, rate_limits=limits),
+            SpendingPolicy(version=1, org_id=self.org_id, budgets=budgets, rate_limits=limits),
         )
         self.backend = Backend(id=self.backend_id, url="http://127.0.0.1/v1", upstream_model="u")
         self.price = PRICE if self.priced else None

@@ -22,7 +22,7 @@ TRACKED_PREFIXES = (
     "ias:routes",
     "ias:backend_states",
     "ias:prices",
-    "ias:budgets:",
+    "ias:spending:",
     "ias:counters:",
 )
 """What a gateway caches and must hear about when it changes (client-side caching, broadcast mode)."""
@@ -61,9 +61,9 @@ def backend_outcomes(ten_seconds: int) -> str:
     return f"ias:backend_outcomes:{ten_seconds}"
 
 
-def budget_policy(org_id: str) -> str:
-    """contracts.spending.BudgetPolicy, written by billing."""
-    return f"ias:budgets:{org_id}"
+def spending_policy(org_id: str) -> str:
+    """contracts.spending.SpendingPolicy, written by billing."""
+    return f"ias:spending:{org_id}"
 
 
 def budget_counter(org_id: str, budget_id: str, window: str) -> str:

@@ -83,8 +83,8 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
     """At least 1; also what may come at once after a pause."""
 
 
-class BudgetPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """All budgets and rate limits of one org, under `redis_keys.budget_policy(org_id)`."""
+class SpendingPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """All budgets and rate limits of one org, under `redis_keys.spending_policy(org_id)`."""
 
     version: int
     org_id: str

@@ -10,7 +10,7 @@ import msgspec
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
-from ias.contracts.spending import Budget, BudgetPolicy, RateLimit, ReservationClaim, ScopeKind, Window, window_id
+from ias.contracts.spending import Budget, RateLimit, ReservationClaim, ScopeKind, SpendingPolicy, Window, window_id
 from ias.gateway.script_calls import ReserveCall
 
 _TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
@@ -32,7 +32,7 @@ class AdmissionPlan(NamedTuple):
     """Unix seconds of the next midnight in UTC: every window begins at one."""
 
     @classmethod
-    def build(cls, policy: BudgetPolicy | None, key: KeyRecord, model: str, now: float) -> "AdmissionPlan":
+    def build(cls, policy: SpendingPolicy | None, key: KeyRecord, model: str, now: float) -> "AdmissionPlan":
         """The plan for one caller and model at a time in Unix seconds."""
         budgets: tuple[Budget, ...] = ()
         limits: tuple[RateLimit, ...] = ()

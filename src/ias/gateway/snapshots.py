@@ -17,7 +17,7 @@ import structlog
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.routes import RouteTable
-from ias.contracts.spending import BudgetPolicy, PriceTable
+from ias.contracts.spending import PriceTable, SpendingPolicy
 from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.clock import Clock
 from ias.gateway.record_lines import RecordLines
@@ -43,7 +43,7 @@ AskIdentity = Callable[[str], Awaitable[ResolvedKey]]
 class Principal:
     """Who is calling, with all that decides what the caller may do."""
 
-    def __init__(self, key: KeyRecord, org: TenantRecord, project: TenantRecord, policy: BudgetPolicy | None) -> None:
+    def __init__(self, key: KeyRecord, org: TenantRecord, project: TenantRecord, policy: SpendingPolicy | None) -> None:
         self.key = key
         self.org = org
         self.project = project
@@ -220,8 +220,8 @@ class Snapshots:
             key, org, project = resolved.key, resolved.org, resolved.project
         if key is None or org is None or project is None:
             return None, dependencies
-        policy_name = redis_keys.budget_policy(key.org_id)
-        policy = await self._get(policy_name, BudgetPolicy)
+        policy_name = redis_keys.spending_policy(key.org_id)
+        policy = await self._get(policy_name, SpendingPolicy)
         dependencies += [redis_keys.org(key.org_id), redis_keys.project(key.project_id), policy_name]
         return Principal(key, org, project, policy), dependencies
 

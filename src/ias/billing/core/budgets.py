@@ -167,4 +167,4 @@ def _describe(budget: Budget) -> dict[str, object]:
 
 
 def _policy_key(budget: Budget) -> str:
-    return redis_keys.budget_policy(str(budget.org_id))
+    return redis_keys.spending_policy(str(budget.org_id))

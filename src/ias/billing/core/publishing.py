@@ -18,7 +18,7 @@ from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Cut
 from ias.billing.store.rate_limits import RateLimit
 from ias.contracts import redis_keys
-from ias.contracts.spending import BudgetPolicy, Price, PriceTable
+from ias.contracts.spending import Price, PriceTable, SpendingPolicy
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments
 from ias.kit.writes import after_commit
@@ -55,7 +55,7 @@ class Publishing:
         async with self._database.transaction() as connection:
             own = await budgets.list_budgets(connection, org_id)
         await self.set_up_counters([budget for budget in own if budget.counted_from is None], cut_now("new_budget"))
-        key = redis_keys.budget_policy(str(org_id))
+        key = redis_keys.spending_policy(str(org_id))
         async with self._database.transaction() as connection:
             version = await published_documents.find_version(connection, key)
             own = await budgets.list_budgets(connection, org_id)
@@ -76,7 +76,7 @@ class Publishing:
             by_org[limit.org_id][1].append(limit)
         policies = {}
         for org_id, (own, limits) in by_org.items():
-            key = redis_keys.budget_policy(str(org_id))
+            key = redis_keys.spending_policy(str(org_id))
             policies[key] = _build_policy(versions.get(key, 0), org_id, own, limits)
         for start in range(0, len(policies), _POLICIES_PER_ROUND_TRIP):
             keys = list(policies)[start : start + _POLICIES_PER_ROUND_TRIP]
@@ -91,7 +91,7 @@ class Publishing:
         if new:
             async with self._database.transaction() as connection:
                 for org_id in sorted({budget.org_id for budget in new}):
-                    key = redis_keys.budget_policy(str(org_id))
+                    key = redis_keys.spending_policy(str(org_id))
                     await published_documents.raise_version(connection, key, org_id)
                 await budgets.mark_counted(connection, [budget.id for budget in new], datetime.now(UTC))
 
@@ -134,8 +134,8 @@ def _build_table(version: int, rows: list[prices.Price]) -> PriceTable:
     return PriceTable(version=version, prices={model: tuple(listed) for model, listed in by_model.items()})
 
 
-def _build_policy(version: int, org_id: UUID, own: list[Budget], limits: list[RateLimit]) -> BudgetPolicy:
-    return BudgetPolicy(
+def _build_policy(version: int, org_id: UUID, own: list[Budget], limits: list[RateLimit]) -> SpendingPolicy:
+    return SpendingPolicy(
         version=version,
         org_id=str(org_id),
         budgets=tuple(budget.published() for budget in own if budget.counted_from is not None),

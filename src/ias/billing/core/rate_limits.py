@@ -149,7 +149,7 @@ def _describe(limit: RateLimit) -> dict[str, object]:
 
 
 def _policy_key(limit: RateLimit) -> str:
-    return redis_keys.budget_policy(str(limit.org_id))
+    return redis_keys.spending_policy(str(limit.org_id))
 
 
 def _check_limit(metric: Metric, limit: int) -> int:
