@@ -62,7 +62,7 @@ async def test_authentication_comes_before_the_body(gateway: RunningGateway) -> 
         ({"status": "suspended"}, 403, "account_suspended"),
         ({"scopes": ("embeddings",)}, 403, "insufficient_permissions"),
         ({"ip_networks": ("10.0.0.0/8",)}, 403, "ip_not_authorized"),
-        ({"models": ("other",)}, 404, "model_not_found"),
+        ({"models": ("other",)}, 403, "model_not_found"),
         ({"models": ("m",), "scopes": ("chat_completions",), "ip_networks": ("127.0.0.0/8",)}, 200, None),
     ],
 )

@@ -26,6 +26,10 @@ async def test_a_new_backend_is_answered_with_every_field(registry: httpx.AsyncC
         "upstream_model": "org/tiny",
         "engine": "openai",
         "has_credential": False,
+        "tier": 0,
+        "group": "stable",
+        "concurrency_max": None,
+        "environment": None,
         "draining": False,
         "status": "enabled",
         "version": 1,
@@ -52,6 +56,10 @@ WRONG_BODIES: list[tuple[dict[str, Any], str]] = [
     ({"url": "http://10.0.0.1", "upstream_model": "a\x00"}, "/upstream_model"),
     ({"url": "http://10.0.0.1", "engine": "magic"}, "/engine"),
     ({"url": "http://10.0.0.1", "draining": "yes"}, "/draining"),
+    ({"url": "http://10.0.0.1", "tier": -1}, "/tier"),
+    ({"url": "http://10.0.0.1", "group": "blue"}, "/group"),
+    ({"url": "http://10.0.0.1", "concurrency_max": 0}, "/concurrency_max"),
+    ({"url": "http://10.0.0.1", "environment": "a b"}, "/environment"),
     ({"url": "http://10.0.0.1", "credential": "two words"}, "/credential"),
     ({"url": "http://10.0.0.1", "credential": "x\r\nhost: evil"}, "/credential"),
     ({"url": "http://10.0.0.1", "credential": ""}, "/credential"),
@@ -87,16 +95,36 @@ async def test_loopback_is_refused_unless_the_settings_allow_it(run_registry: Ru
             assert (answer.status_code, answer.json()["code"]) == (422, "egress_refused"), url
 
 
-async def test_weight_drain_and_kill_switch_change_alone(registry: httpx.AsyncClient) -> None:
+CHANGES = {"weight": 0, "tier": 2, "group": "canary", "concurrency_max": 8, "environment": "eu-1", "engine": "vllm"}
+
+
+async def test_each_field_changes_alone(registry: httpx.AsyncClient) -> None:
     model = await create_model(registry)
     backend = await create_backend(registry, model["id"], weight=5)
     path = f"/registry/v1/backends/{backend['id']}"
-    for number, (field, value) in enumerate({"weight": 0, "draining": True, "status": "disabled"}.items(), start=2):
+    for number, (field, value) in enumerate(CHANGES.items(), start=2):
         backend |= {field: value, "version": number}
         answer = (await registry.patch(path, json={field: value})).json()
         assert answer | {"updated_at": ""} == backend | {"updated_at": ""}
-    for body in ({"weight": None}, {"url": None}, {"model_id": model["id"]}, {"version": 9}):
+    for body in ({"weight": None}, {"url": None}, {"model_id": model["id"]}, {"version": 9}, {"status": "disabled"}):
         assert (await registry.patch(path, json=body)).status_code == 422, body
+
+
+async def test_switches_are_actions_of_their_own_with_their_reason_kept(registry: httpx.AsyncClient) -> None:
+    backend = await create_backend(registry, (await create_model(registry))["id"])
+    path = f"/registry/v1/backends/{backend['id']}"
+    states = [("disable", "disabled", False), ("drain", "disabled", True), ("enable", "enabled", True)]
+    for version, (switch, status, draining) in enumerate([*states, ("resume", "enabled", False)], start=2):
+        for _ in range(2):  # the second time nothing is left to do
+            answer = await registry.post(f"{path}/{switch}", json={"reason": f"why {switch}"})
+            shown = answer.json()
+            assert (shown["status"], shown["draining"], shown["version"]) == (status, draining, version), answer.text
+    changes = (await registry.get("/registry/v1/changes", params={"target_id": backend["id"]})).json()["data"]
+    told = [(change["action"], change["after"].get("reason")) for change in changes]
+    assert told[::-1][1:] == [(f"backend.{s}", f"why {s}") for s in ("disable", "drain", "enable", "resume")]
+    assert (await registry.post(f"{path}/drain?dry_run=true")).json()["changes"][0]["after"]["draining"] is True
+    assert (await registry.get(path)).json()["draining"] is False
+    assert (await registry.post(f"{path}/disable", json={"reason": "x\ty"})).status_code == 422
 
 
 async def test_a_deleted_backend_is_gone_and_its_credential_forgotten(
@@ -196,6 +224,12 @@ async def test_backends_are_the_platforms_alone(registry: httpx.AsyncClient, iss
         ("PATCH", one, {"weight": 2}),
         ("DELETE", one, None),
         ("POST", f"{one}/verify", None),
+        ("POST", f"{one}/disable", None),
+        ("POST", f"{one}/enable", None),
+        ("POST", f"{one}/drain", None),
+        ("POST", f"{one}/resume", None),
+        ("GET", f"/registry/v1/models/{model['id']}/route-policy", None),
+        ("PATCH", f"/registry/v1/models/{model['id']}/route-policy", {"canary_percent": 0}),
         ("GET", "/registry/v1/changes", None),
         ("GET", "/registry/v1/route-table", None),
     ]

@@ -11,7 +11,7 @@ async def test_every_change_is_recorded_with_who_what_and_in_which_request(regis
     model = await create_model(registry)
     backend = await create_backend(registry, model["id"], credential="sk-x")
     path = f"/registry/v1/backends/{backend['id']}"
-    await registry.patch(path, json={"draining": True}, headers={"x-request-id": "req_told_by_the_caller"})
+    await registry.patch(path, json={"weight": 4}, headers={"x-request-id": "req_told_by_the_caller"})
     await registry.delete(f"/registry/v1/models/{model['id']}")
     changes = (await registry.get("/registry/v1/changes")).json()["data"]
     assert {change["action"] for change in changes[:2]} == {"backend.delete", "model.delete"}
@@ -20,7 +20,7 @@ async def test_every_change_is_recorded_with_who_what_and_in_which_request(regis
     update = changes[2]
     assert (update["target_kind"], update["target_id"]) == ("backend", backend["id"])
     assert update["request_id"] == "req_told_by_the_caller"
-    assert (update["before"]["draining"], update["after"]["draining"]) == (False, True)
+    assert (update["before"]["weight"], update["after"]["weight"]) == (1, 4)
     assert update["after"]["has_credential"] is True
     assert len({change["actor"] for change in changes}) == 1
     assert changes[4]["before"] is None

@@ -18,7 +18,13 @@ async def test_a_new_model_is_answered_with_every_field(registry: httpx.AsyncCli
         "name": "meta-llama/Llama-3.1-8B:free",
         "context_length": 8192,
         "output_tokens_max": 100,
+        "aliases": [],
+        "capabilities": [],
+        "org_ids": None,
         "status": "enabled",
+        "deprecated_at": None,
+        "sunset_at": None,
+        "replacement": None,
         "version": 1,
         "created_at": model["created_at"],
         "updated_at": model["created_at"],
@@ -32,6 +38,58 @@ async def test_a_name_is_taken_once_and_free_again_after_deletion(registry: http
     assert (again.status_code, again.json()["code"]) == (409, "name_taken")
     assert (await registry.delete(f"{MODELS}/{model['id']}")).status_code == 204
     assert (await create_model(registry, "tiny"))["id"] != model["id"]
+
+
+async def test_no_two_models_share_a_name_or_an_alias(registry: httpx.AsyncClient) -> None:
+    model = await create_model(registry, "one", aliases=["fast", "gpt-x"])
+    other = await create_model(registry, "two", aliases=["slow"])
+    for body in ({"name": "fast"}, {"name": "three", "aliases": ["one"]}, {"name": "three", "aliases": ["x", "gpt-x"]}):
+        refused = await registry.post(MODELS, json={"context_length": 1, **body})
+        assert (refused.status_code, refused.json()["code"]) == (409, "name_taken"), body
+    for aliases in (["slow", "fast"], ["one"]):
+        refused = await registry.patch(f"{MODELS}/{other['id']}", json={"aliases": aliases})
+        assert (refused.status_code, refused.json()["code"]) == (409, "name_taken"), aliases
+    assert (await registry.patch(f"{MODELS}/{model['id']}", json={"aliases": ["gpt-x"]})).json()["version"] == 2
+    moved = await registry.patch(f"{MODELS}/{other['id']}", json={"aliases": ["slow", "fast"]})
+    assert moved.json()["aliases"] == ["slow", "fast"], "what was given up is free"
+    assert (await registry.delete(f"{MODELS}/{model['id']}")).status_code == 204
+    assert (await create_model(registry, "gpt-x"))["name"] == "gpt-x"
+
+
+async def test_a_deprecated_model_names_its_replacement_and_its_end(registry: httpx.AsyncClient) -> None:
+    old, new = await create_model(registry, "old"), await create_model(registry, "new", aliases=["newest"])
+    path = f"{MODELS}/{old['id']}"
+    body = {"status": "deprecated", "sunset_at": "2030-01-01T01:00:00+01:00", "replacement": "new"}
+    shown = (await registry.patch(path, json=body)).json()
+    assert (shown["status"], shown["sunset_at"], shown["replacement"]) == ("deprecated", "2030-01-01T00:00:00Z", "new")
+    since = shown["deprecated_at"]
+    assert since == shown["updated_at"]
+    assert (await registry.patch(path, json={"status": "disabled"})).json()["deprecated_at"] == since
+    assert (await registry.patch(path, json={"replacement": "newest"})).status_code == 422, "not a public name"
+    refused = await registry.delete(f"{MODELS}/{new['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "is_replacement")
+    assert (await registry.patch(path, json={"status": "enabled"})).status_code == 422, "it would say both"
+    back = await registry.patch(path, json={"status": "enabled", "sunset_at": None, "replacement": None})
+    assert (back.status_code, back.json()["deprecated_at"]) == (200, None)
+    assert (await registry.delete(f"{MODELS}/{new['id']}")).status_code == 204
+
+
+async def test_a_model_for_some_orgs_does_not_exist_for_the_others(
+    registry: httpx.AsyncClient, issuer: TokenIssuer
+) -> None:
+    mine, theirs, others = (str(uuid4()) for _ in range(3))
+    model = await create_model(registry, org_ids=[mine, theirs])
+    assert model["org_ids"] == [mine, theirs]
+    path = f"{MODELS}/{model['id']}"
+    member, stranger = issuer.member(mine, Role.VIEWER, str(uuid4())), issuer.member(others, Role.OWNER)
+    assert (await registry.get(path, headers=member)).json() == model | {"org_ids": [mine]}
+    assert (await registry.get(MODELS, headers=member)).json()["data"] == [model | {"org_ids": [mine]}]
+    assert (await registry.get(path, headers=stranger)).status_code == 404
+    assert (await registry.get(MODELS, headers=stranger)).json()["data"] == []
+    assert (await registry.patch(path, json={"org_ids": []})).json()["org_ids"] == [], "nobody"
+    assert (await registry.get(path, headers=member)).status_code == 404
+    assert (await registry.patch(path, json={"org_ids": None})).json()["org_ids"] is None
+    assert (await registry.get(path, headers=stranger)).status_code == 200
 
 
 async def test_a_deleted_model_is_gone_with_its_backends(registry: httpx.AsyncClient) -> None:
@@ -61,6 +119,16 @@ WRONG_BODIES: list[tuple[dict[str, object], str]] = [
     ({"name": "m", "context_length": 1, "output_tokens_max": 2}, "/output_tokens_max"),
     ({"name": "m", "context_length": 1, "status": "gone"}, "/status"),
     ({"name": "m", "context_length": 1, "colour": "red"}, "/colour"),
+    ({"name": "m", "context_length": 1, "aliases": ["a", "a"]}, "/aliases"),
+    ({"name": "m", "context_length": 1, "aliases": ["m"]}, "/aliases"),
+    ({"name": "m", "context_length": 1, "aliases": ["with space"]}, "/aliases/0"),
+    ({"name": "m", "context_length": 1, "capabilities": ["magic"]}, "/capabilities/0"),
+    ({"name": "m", "context_length": 1, "org_ids": ["acme"]}, "/org_ids/0"),
+    ({"name": "m", "context_length": 1, "replacement": "m2"}, "/replacement"),
+    ({"name": "m", "context_length": 1, "status": "deprecated", "replacement": "m2"}, "/replacement"),
+    ({"name": "m", "context_length": 1, "status": "deprecated", "replacement": "m"}, "/replacement"),
+    ({"name": "m", "context_length": 1, "sunset_at": "2030-01-01T00:00:00Z"}, "/sunset_at"),
+    ({"name": "m", "context_length": 1, "status": "deprecated", "sunset_at": "2030-01-01T00:00:00"}, "/sunset_at"),
 ]
 
 

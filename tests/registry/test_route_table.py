@@ -55,18 +55,45 @@ async def test_the_engine_tells_which_extensions_a_backend_speaks(registry: http
         assert (sent.continuous_usage, sent.vllm_extensions) == (like_vllm, like_vllm)
 
 
-async def test_what_is_disabled_or_deleted_is_in_no_route_and_what_drains_says_so(
+async def test_what_is_deleted_is_in_no_route_and_what_is_killed_or_drains_says_so(
     registry: httpx.AsyncClient, redis: Redis
 ) -> None:
     model = await create_model(registry)
     kept, killed, gone = [await create_backend(registry, model["id"]) for _ in range(3)]
-    await registry.patch(f"/registry/v1/backends/{kept['id']}", json={"draining": True})
-    await registry.patch(f"/registry/v1/backends/{killed['id']}", json={"status": "disabled"})
+    await registry.post(f"/registry/v1/backends/{kept['id']}/drain")
+    await registry.post(f"/registry/v1/backends/{killed['id']}/disable")
     await registry.delete(f"/registry/v1/backends/{gone['id']}")
     backends = (await read_table(redis)).models["tiny"].backends
-    assert [(backend.id, backend.draining) for backend in backends] == [(kept["id"], True)]
+    seen = [(backend.id, backend.enabled, backend.draining) for backend in backends]
+    assert seen == [(kept["id"], True, True), (killed["id"], False, False)]
     await registry.patch(f"/registry/v1/models/{model['id']}", json={"status": "disabled"})
     assert (await read_table(redis)).models == {}
+
+
+async def test_a_route_is_there_under_every_name_with_all_that_gateways_go_by(
+    registry: httpx.AsyncClient, redis: Redis
+) -> None:
+    org_id = "01a2083b-46cc-7e64-9252-39e7186cf380"
+    await create_model(registry, "new")
+    model = await create_model(
+        registry,
+        "old",
+        aliases=["a", "b"],
+        capabilities=["chat", "tools"],
+        org_ids=[org_id],
+        status="deprecated",
+        sunset_at="2030-01-01T00:00:00Z",
+        replacement="new",
+    )
+    await create_backend(registry, model["id"], tier=1, group="canary", concurrency_max=3)
+    table = await read_table(redis)
+    route = table.models["old"]
+    assert {name for name in table.models if table.models[name] == route} == {"old", "a", "b"}
+    assert (route.aliases, route.capabilities, route.org_ids) == (("a", "b"), ("chat", "tools"), (org_id,))
+    assert (route.sunset_at, route.replacement) == (1893456000, "new")
+    assert abs((route.deprecated_at or 0) - route.created) <= 1
+    (sent,) = route.backends
+    assert (sent.tier, sent.group, sent.concurrency_max) == (1, "canary", 3)
 
 
 async def test_a_credential_travels_sealed_and_opens_with_the_platforms_secret(

@@ -4,7 +4,16 @@ import ipaddress
 
 from ias.contracts.routes import ModelRoute
 from ias.gateway.context import Gateway
-from ias.gateway.errors import key_not_usable, model_not_found, redis_away, unavailable
+from ias.gateway.deprecation import render_notice
+from ias.gateway.errors import (
+    key_not_usable,
+    model_forbidden,
+    model_not_found,
+    model_retired,
+    model_unsuitable,
+    redis_away,
+    unavailable,
+)
 from ias.gateway.exchange import NEXT, Exchange, Progress
 from ias.gateway.peek import CompletionPeek, read_peek
 from ias.gateway.snapshots import Principal
@@ -21,8 +30,12 @@ def authorize(exchange: Exchange, gateway: Gateway) -> Progress:
     if principal.is_limited:
         check_key_limits(exchange, principal, gateway)
     exchange.peek = peek
-    exchange.route = find_route(peek.model, principal, gateway)
-    exchange.model = peek.model
+    exchange.route = route = find_route(peek.model, principal, exchange.made_at, gateway)
+    exchange.model = route.name
+    if route.capabilities and endpoint.capability not in route.capabilities:
+        raise model_unsuitable(peek.model, endpoint.path)
+    if route.deprecated_at is not None:
+        exchange.notice = render_notice(route)
     exchange.streamed = bool(peek.stream)
     if type(peek) is CompletionPeek:
         exchange.prompts = count_prompts(peek)
@@ -67,18 +80,23 @@ def client_address(exchange: Exchange, gateway: Gateway) -> str:
     return hops[0]
 
 
-def find_route(model: str, principal: Principal, gateway: Gateway) -> ModelRoute:
-    """The route of a model that the caller may use.
+def find_route(model: str, principal: Principal, now: float, gateway: Gateway) -> ModelRoute:
+    """The route of a model, by its name or an alias, that the caller may use. `now` is in Unix seconds.
 
     Raises:
-        Refusal: 404 for a model that is not there or not the caller's; 503 while no routes are known.
+        Refusal: 404 for a model that is not there, or not for the caller's org; 403 for one that only the key, or its project,
+            may not use; 503 while no routes are known.
     """
     table = gateway.snapshots.routes
     if table is None:
         raise redis_away() if not gateway.redis.is_ready else unavailable("No models are known yet.", "routes_unknown")
     route = table.models.get(model)
-    if route is None or not principal.may_use(model):
+    if route is None or (route.org_ids is not None and principal.key.org_id not in route.org_ids):
         raise model_not_found(model)
+    if not (principal.may_use(route.name) or principal.may_use(model)):
+        raise model_forbidden(model) if principal.org_may_use(route.name, model) else model_not_found(model)
+    if route.sunset_at is not None and route.sunset_at <= now:
+        raise model_retired(model, route.replacement)
     return route
 
 

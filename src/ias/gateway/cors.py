@@ -15,6 +15,9 @@ _EXPOSED_HEADERS = b", ".join(
         b"retry-after-ms",
         b"x-should-retry",
         b"x-ias-denied-by",
+        b"deprecation",
+        b"sunset",
+        b"link",
     )
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ias.contracts.routes import Capability
 from ias.gateway.peek import (
     ChatPeek,
     CompletionPeek,
@@ -34,6 +35,7 @@ class Endpoint:
         check: Check | None = None,
         output_limits: tuple[str, ...] = (),
         has_named_events: bool = False,
+        capability: Capability | None = None,
     ) -> None:
         self.name = name
         """In key scopes, metrics and usage records."""
@@ -50,6 +52,9 @@ class Endpoint:
         self.has_named_events = has_named_events
         """Streams in the form of `/v1/responses`: named events, no [DONE], usage without being asked for."""
 
+        self.capability = capability
+        """What a model must be for, to be asked here."""
+
     @property
     def is_inference(self) -> bool:
         """Whether requests are relayed to a backend."""
@@ -63,6 +68,7 @@ CHAT_COMPLETIONS = Endpoint(
     decoder=msgspec.json.Decoder(ChatPeek),
     check=check_chat,
     output_limits=("max_tokens", "max_completion_tokens"),
+    capability="chat",
 )
 COMPLETIONS = Endpoint(
     "completions",
@@ -71,6 +77,7 @@ COMPLETIONS = Endpoint(
     decoder=msgspec.json.Decoder(CompletionPeek),
     check=check_completion,
     output_limits=("max_tokens",),
+    capability="completions",
 )
 EMBEDDINGS = Endpoint(
     "embeddings",
@@ -78,6 +85,7 @@ EMBEDDINGS = Endpoint(
     methods=("POST",),
     decoder=msgspec.json.Decoder(EmbeddingPeek),
     check=check_embedding,
+    capability="embeddings",
 )
 RESPONSES = Endpoint(
     "responses",
@@ -87,6 +95,7 @@ RESPONSES = Endpoint(
     check=check_response,
     output_limits=("max_output_tokens",),
     has_named_events=True,
+    capability="responses",
 )
 MODELS = Endpoint("models", "/v1/models", methods=("GET", "HEAD"))
 MODEL = Endpoint("models", "/v1/models/{id}", methods=("GET", "HEAD"))

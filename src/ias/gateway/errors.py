@@ -111,9 +111,27 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
 
 
 def model_not_found(model: str) -> Refusal:
-    """404: the same answer for a model that does not exist and one the key may not see."""
+    """404: the same answer for a model that does not exist and one the org may not see."""
     name = model if len(model) <= _NAME_LENGTH_MAX else f"{model[:_NAME_LENGTH_MAX]}…"
     return Refusal(404, f"The model `{name}` does not exist or you do not have access to it.", code="model_not_found")
+
+
+def model_forbidden(model: str) -> Refusal:
+    """403: the org may use the model; the key, or its project, may not. The code is OpenAI's for this too."""
+    return Refusal(403, f"Your API key or its project does not have access to model `{model}`.", code="model_not_found")
+
+
+def model_retired(model: str, replacement: str | None) -> Refusal:
+    """404: the model's sunset has passed."""
+    instead = f" Use `{replacement}` instead." if replacement else ""
+    return Refusal(404, f"The model `{model}` has been retired.{instead}", code="model_not_found")
+
+
+def model_unsuitable(model: str, path: str) -> Refusal:
+    """404: the model is not for this endpoint."""
+    return Refusal(
+        404, f"The model `{model}` is not supported in the {path} endpoint.", param="model", code="model_not_supported"
+    )
 
 
 def unknown_url(method: str, path: str) -> Refusal:

@@ -141,6 +141,8 @@ class Exchange:
     peek: Any = None
     model: str = ""
     route: ModelRoute
+    notice: bytes = b""
+    """What the client is told of a deprecated model, as header lines."""
     streamed: bool = False
     prompts: int = 1
     choices: int = 1
@@ -195,10 +197,11 @@ class Exchange:
     def answer_headers(self) -> bytes:
         """The header lines that every answer carries. The first byte goes out now."""
         self.first_byte_at = now = perf_counter()
-        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b" % (
+        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b%b" % (
             self.request_id.encode(),
             (now - self.started) * 1000,
             self.limit_headers,
+            self.notice,
         )
 
     def answer(

@@ -18,7 +18,7 @@ class Router(Protocol):
 class LeastLoaded:
     """The backend with the fewest requests of this worker in flight for its weight.
 
-    Draining backends get nothing. Backends that failed a moment ago are asked only when all others are exhausted: an
+    Draining and disabled backends get nothing. Backends that failed a moment ago are asked only when all others are exhausted: an
     answer that may come is better than none.
     """
 
@@ -30,8 +30,8 @@ class LeastLoaded:
         backends = route.backends
         if len(backends) == 1 and not tried:
             only = backends[0]
-            return None if only.draining or only.weight <= 0 else only
-        candidates = [b for b in backends if not b.draining and b.weight > 0 and b.id not in tried]
+            return None if only.draining or only.weight <= 0 or not only.enabled else only
+        candidates = [b for b in backends if b.enabled and not b.draining and b.weight > 0 and b.id not in tried]
         return min(candidates, key=self._burden) if candidates else None
 
     def _burden(self, backend: Backend) -> tuple[float, float, float]:

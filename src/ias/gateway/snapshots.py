@@ -69,6 +69,10 @@ class Principal:
         """Whether the model is within the key's, the project's and the org's lists."""
         return self.models is None or model in self.models
 
+    def org_may_use(self, *names: str) -> bool:
+        """Whether the model is within the org's own list, under any of its names."""
+        return self.org.models is None or not set(names).isdisjoint(self.org.models)
+
     def admission_plan(self, model: str, now: float) -> AdmissionPlan:
         """The budgets and rate limits that a request for the model is under, with their current counters."""
         plan = self._plans.get(model)

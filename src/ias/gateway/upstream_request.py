@@ -79,7 +79,7 @@ class UpstreamRequests:
         peek = exchange.peek
         put: dict[str, bytes] = {}
         collides = False
-        if backend.upstream_model != exchange.model:
+        if backend.upstream_model != peek.model:
             put["model"] = _encode(backend.upstream_model)
             collides = True
         if exchange.streamed and not exchange.endpoint.has_named_events:

@@ -17,10 +17,11 @@ from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
-from ias.registry.api import backends, changes, models, route_table
+from ias.registry.api import backends, changes, models, route_policies, route_table
 from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
 from ias.registry.core.models import Models
+from ias.registry.core.route_policies import RoutePolicies
 from ias.registry.core.route_table import RouteTables
 from ias.registry.core.verification import Verifications
 from ias.registry.settings import RegistrySettings
@@ -47,7 +48,7 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
     return create_app(
         "registry",
         description="Models, the backends that serve them, and the routes that gateways follow.",
-        routers=[models.router, backends.router, changes.router, route_table.router],
+        routers=[models.router, route_policies.router, backends.router, changes.router, route_table.router],
         lifespan=lifespan,
         settings=settings,
     )
@@ -86,6 +87,7 @@ async def _open(
     app.state.cursors = Cursors(secret_key)
     app.state.changes = made_changes
     app.state.models = Models(database, made_changes)
+    app.state.route_policies = RoutePolicies(database, made_changes)
     app.state.backends = Backends(database, made_changes, egress, sealer)
     app.state.verifications = Verifications(
         app.state.backends, egress, sealer, to_backends, settings.registry_verify_timeout_s

@@ -8,19 +8,22 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, Field, SecretStr
 
 from ias.contracts.permissions import Permission
+from ias.contracts.routes import Group
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
 from ias.kit.routing import Router, changes_nothing
 from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
 from ias.registry.api.patches import Patch
-from ias.registry.core.backends import Backends, NewBackend
+from ias.registry.core.backends import Backends, NewBackend, Switch
 from ias.registry.core.verification import Verifications
 from ias.registry.store.backends import BackendStatus, Engine
 
 router = Router(prefix="/registry/v1", tags=["backends"])
 
 WEIGHT_MAX = 1000
+TIER_MAX = 9
+CONCURRENCY_MAX = 100_000
 
 
 def _printable(credential: SecretStr) -> SecretStr:
@@ -48,6 +51,22 @@ UpstreamModel = Annotated[
         description="The name the backend itself knows the model by.",
     ),
 ]
+Tier = Annotated[
+    int, Field(ge=0, le=TIER_MAX, description="The lowest tier that has a backend which can serve is used.")
+]
+ConcurrencyMax = Annotated[
+    int,
+    Field(
+        ge=1, le=CONCURRENCY_MAX, description="Requests at a time that it bears, over all gateways; null is unknown."
+    ),
+]
+Environment = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$", description="Where it runs: a label of yours."),
+]
+Reason = Annotated[
+    str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$", description="Why; kept with the change.")
+]
 Credential = Annotated[
     SecretStr,
     Field(max_length=4096, description="API key the backend asks for. Sealed at once and never shown again."),
@@ -63,22 +82,34 @@ class CreateBackend(Body, strict=True):
     upstream_model: UpstreamModel | None = Field(None, description="Null: the model's public name.")
     credential: Credential | None = None
     engine: Engine = Field("openai", description="What serves there; tells what the gateway may ask of it.")
+    tier: Tier = 0
+    group: Group = Field("stable", description="The route policy says which share of the requests canaries get.")
+    concurrency_max: ConcurrencyMax | None = None
+    environment: Environment | None = None
     draining: bool = Field(False, description="Finishes what it has and gets nothing new.")
-    status: BackendStatus = Field("enabled", description="A disabled backend is out of every route at once.")
+    status: BackendStatus = Field("enabled", description="A disabled backend gets nothing.")
 
 
 class PatchBackend(Patch):
-    """What changes of a backend. A null `credential` removes it."""
+    """What changes of a backend. A null `credential` removes it. To disable or drain it are actions of their own."""
 
-    nullable: ClassVar[frozenset[str]] = frozenset({"credential"})
+    nullable: ClassVar[frozenset[str]] = frozenset({"credential", "concurrency_max", "environment"})
 
     url: Url | None = None
     weight: Weight | None = None
     upstream_model: UpstreamModel | None = None
     credential: Credential | None = None
     engine: Engine | None = None
-    draining: bool | None = None
-    status: BackendStatus | None = None
+    tier: Tier | None = None
+    group: Group | None = None
+    concurrency_max: ConcurrencyMax | None = None
+    environment: Environment | None = None
+
+
+class SwitchBackend(Body, strict=True):
+    """Why a backend is switched."""
+
+    reason: Reason | None = None
 
 
 class BackendAnswer(Answer):
@@ -91,6 +122,10 @@ class BackendAnswer(Answer):
     upstream_model: str
     engine: Engine
     has_credential: bool
+    tier: int
+    group: Group
+    concurrency_max: int | None
+    environment: str | None
     draining: bool
     status: BackendStatus
     version: int
@@ -153,6 +188,10 @@ async def create_backend(
         upstream_model=body.upstream_model,
         engine=body.engine,
         credential=body.credential.get_secret_value() if body.credential else None,
+        tier=body.tier,
+        group=body.group,
+        concurrency_max=body.concurrency_max,
+        environment=body.environment,
         draining=body.draining,
         status=body.status,
     )
@@ -206,6 +245,38 @@ async def delete_backend(backend_id: UUID, access: Writer, backends: TheBackends
     await backends.delete_backend(backend_id, author_of(access))
 
 
+@router.post("/backends/{backend_id}/disable")
+async def disable_backend(
+    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+) -> BackendAnswer:
+    """Throw the kill switch: within a second the backend gets nothing more, and what it serves is cut."""
+    return await _switch(backends, backend_id, "disable", body, access)
+
+
+@router.post("/backends/{backend_id}/enable")
+async def enable_backend(
+    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+) -> BackendAnswer:
+    """Undo `disable`."""
+    return await _switch(backends, backend_id, "enable", body, access)
+
+
+@router.post("/backends/{backend_id}/drain")
+async def drain_backend(
+    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+) -> BackendAnswer:
+    """Give the backend nothing new, within a second; what it serves goes on."""
+    return await _switch(backends, backend_id, "drain", body, access)
+
+
+@router.post("/backends/{backend_id}/resume")
+async def resume_backend(
+    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+) -> BackendAnswer:
+    """Undo `drain`."""
+    return await _switch(backends, backend_id, "resume", body, access)
+
+
 @router.post(
     "/backends/{backend_id}/verify",
     openapi_extra=changes_nothing("it sends a completion through the backend and reports"),
@@ -216,3 +287,10 @@ async def verify_backend(
     """Send one small completion through the backend and report. A backend that fails is a 200 with `ok: false`."""
     access.on_platform()
     return VerificationAnswer.model_validate(await verifications.verify_backend(backend_id))
+
+
+async def _switch(
+    backends: Backends, backend_id: UUID, switch: Switch, body: SwitchBackend | None, access: Access
+) -> BackendAnswer:
+    reason = body.reason if body else None
+    return BackendAnswer.model_validate(await backends.switch_backend(backend_id, switch, reason, author_of(access)))

@@ -1,25 +1,31 @@
 """`/registry/v1/models`."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ias.contracts.permissions import Permission
+from ias.contracts.routes import Capability
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.moments import Moment
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
 from ias.registry.api.patches import Patch
-from ias.registry.core.models import Models, NewModel
-from ias.registry.store.models import ModelStatus
+from ias.registry.core.models import Models, NewModel, Reach
+from ias.registry.store.models import Model, ModelStatus
 
 router = Router(prefix="/registry/v1/models", tags=["models"])
 
 TOKENS_MAX = 100_000_000
+ALIASES_MAX = 50
+ORGS_MAX = 1000
+
+Item = TypeVar("Item")
 
 ModelName = Annotated[
     str,
@@ -29,6 +35,35 @@ ModelName = Annotated[
         pattern=r"^[A-Za-z0-9._:/@+~-]+$",
         description="The name clients ask for: letters, digits and `._:/@+~-`.",
     ),
+]
+
+
+def _once(items: list[Item]) -> list[Item]:
+    if len(set(items)) < len(items):
+        raise ValueError("may not hold anything twice")
+    return items
+
+
+Aliases = Annotated[
+    list[ModelName],
+    Field(max_length=ALIASES_MAX, description="Other names for it. No two models share a name or an alias."),
+    AfterValidator(_once),
+]
+Capabilities = Annotated[
+    list[Capability],
+    Field(max_length=20, description="What it is for; endpoints that are not among them refuse it. Empty: no limits."),
+    AfterValidator(_once),
+]
+OrgIds = Annotated[
+    list[Annotated[UUID, Field(strict=False)]],
+    Field(max_length=ORGS_MAX, description="The orgs that may see and use it; null is all."),
+    AfterValidator(_once),
+]
+SunsetAt = Annotated[
+    Moment, Field(strict=False, description="From then on requests are refused. For models that are not enabled.")
+]
+Replacement = Annotated[
+    ModelName, Field(description="Public name of the model to use instead. For models that are not enabled.")
 ]
 Tokens = Annotated[int, Field(ge=1, le=TOKENS_MAX)]
 
@@ -41,27 +76,51 @@ class CreateModel(Body, strict=True):
     output_tokens_max: Tokens | None = Field(
         None, description="Tokens of one answer at most; null: what the context holds."
     )
-    status: ModelStatus = Field("enabled", description="A disabled model is unknown to clients.")
+    aliases: Aliases = Field(default_factory=list)
+    capabilities: Capabilities = Field(default_factory=list)
+    org_ids: OrgIds | None = None
+    status: ModelStatus = Field(
+        "enabled", description="A disabled model is unknown to clients; a deprecated one serves them and says so."
+    )
+    sunset_at: SunsetAt | None = None
+    replacement: Replacement | None = None
 
 
 class PatchModel(Patch):
     """What changes of a model. The name does not: prices, budgets and clients know the model by it."""
 
-    nullable: ClassVar[frozenset[str]] = frozenset({"output_tokens_max"})
+    nullable: ClassVar[frozenset[str]] = frozenset({"output_tokens_max", "org_ids", "sunset_at", "replacement"})
 
     context_length: Tokens | None = None
     output_tokens_max: Tokens | None = None
+    aliases: Aliases | None = None
+    capabilities: Capabilities | None = None
+    org_ids: OrgIds | None = None
     status: ModelStatus | None = None
+    sunset_at: SunsetAt | None = None
+    replacement: Replacement | None = None
+
+    def sent_fields(self) -> dict[str, Any]:
+        """The fields that were sent, by name; lists as tuples."""
+        return {
+            name: tuple(value) if isinstance(value, list) else value for name, value in super().sent_fields().items()
+        }
 
 
 class ModelAnswer(Answer):
-    """A model."""
+    """A model. Members see of `org_ids` their own orgs alone."""
 
     id: UUID
     name: str
     context_length: int
     output_tokens_max: int | None
+    aliases: list[str]
+    capabilities: list[Capability]
+    org_ids: list[UUID] | None
     status: ModelStatus
+    deprecated_at: datetime | None
+    sunset_at: datetime | None
+    replacement: str | None
     version: int
     created_at: datetime
     updated_at: datetime
@@ -95,32 +154,39 @@ async def create_model(
         name=body.name,
         context_length=body.context_length,
         output_tokens_max=body.output_tokens_max,
+        aliases=tuple(body.aliases),
+        capabilities=tuple(body.capabilities),
+        org_ids=None if body.org_ids is None else tuple(body.org_ids),
         status=body.status,
+        sunset_at=body.sunset_at,
+        replacement=body.replacement,
     )
-    model = await models.create_model(new, author)
-    return ModelAnswer.model_validate(model)
+    return _render(await models.create_model(new, author), None)
 
 
 @router.get("")
 async def list_models(
     *,
-    _: Reader,
+    access: Reader,
     models: TheModels,
     cursors: Annotated[Cursors, Depends(_cursors)],
     name: Annotated[str | None, Query(max_length=200, description="Only the model of exactly this name.")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[ModelAnswer]:
-    """List models, newest first."""
+    """List the models that the caller's orgs may see, newest first."""
     filters = f"models name={name}"
-    rows = await models.list_models(name=name, after=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page([ModelAnswer.model_validate(row) for row in rows], limit, filters)
+    reach = _reach_of(access)
+    after = cursors.decode(cursor, filters)
+    rows = await models.list_models(seen_by=reach, name=name, after=after, limit=limit + 1)
+    return cursors.page([_render(row, reach) for row in rows], limit, filters)
 
 
 @router.get("/{model_id}")
-async def get_model(model_id: UUID, _: Reader, models: TheModels) -> ModelAnswer:
+async def get_model(model_id: UUID, access: Reader, models: TheModels) -> ModelAnswer:
     """Show a model."""
-    return ModelAnswer.model_validate(await models.get_model(model_id))
+    reach = _reach_of(access)
+    return _render(await models.get_model(model_id, seen_by=reach), reach)
 
 
 @router.patch("/{model_id}")
@@ -133,10 +199,24 @@ async def update_model(
 ) -> ModelAnswer:
     """Change what was sent of a model; gateways know within a second."""
     author = author_of(access)
-    return ModelAnswer.model_validate(await models.update_model(model_id, body.sent_fields(), author))
+    return _render(await models.update_model(model_id, body.sent_fields(), author), None)
 
 
 @router.delete("/{model_id}", status_code=204)
 async def delete_model(model_id: UUID, access: Writer, models: TheModels) -> None:
-    """Take a model and its backends away. Its name is free again."""
+    """Take a model and its backends away. Its names are free again."""
     await models.delete_model(model_id, author_of(access))
+
+
+def _reach_of(access: Access) -> Reach:
+    actor = access.actor
+    if actor.platform_admin:
+        return None
+    return frozenset(UUID(org_id) for org_id, _, role in actor.grants if actor.allows(role, access.permission))
+
+
+def _render(model: Model, reach: Reach) -> ModelAnswer:
+    answer = ModelAnswer.model_validate(model)
+    if reach is None or model.org_ids is None:
+        return answer
+    return answer.model_copy(update={"org_ids": [org_id for org_id in model.org_ids if org_id in reach]})

@@ -1,13 +1,15 @@
 """The rules of backends."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from ias.contracts.ids import uuid7
+from ias.contracts.routes import Group
 from ias.kit.database import Database
 from ias.kit.egress import EgressPolicy
-from ias.kit.problems import NotFoundError
+from ias.kit.problems import ConflictError, NotFoundError
 from ias.kit.sealing import Sealer
 from ias.kit.writes import check_version
 from ias.registry.core.changes import Author, Change, Changes
@@ -21,6 +23,17 @@ from ias.registry.store.backends import (
     replace_backend,
 )
 from ias.registry.store.models import find_model
+from ias.registry.store.route_policies import find_route_policy
+
+Switch = Literal["disable", "enable", "drain", "resume"]
+"""`disable` is the kill switch: nothing new, and what it serves is cut. `drain` lets that end."""
+
+_SWITCHES: Mapping[Switch, Mapping[str, Any]] = {
+    "disable": {"status": "disabled"},
+    "enable": {"status": "enabled"},
+    "drain": {"draining": True},
+    "resume": {"draining": False},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +46,10 @@ class NewBackend:
     """None: the model's public name."""
     engine: Engine
     credential: str | None
+    tier: int
+    group: Group
+    concurrency_max: int | None
+    environment: str | None
     draining: bool
     status: BackendStatus
 
@@ -66,6 +83,10 @@ class Backends:
                 upstream_model=new.upstream_model or model.name,
                 engine=new.engine,
                 sealed_credential=self._sealer.seal(new.credential) if new.credential else None,
+                tier=new.tier,
+                group=new.group,
+                concurrency_max=new.concurrency_max,
+                environment=new.environment,
                 draining=new.draining,
                 status=new.status,
                 version=1,
@@ -98,6 +119,7 @@ class Backends:
             NotFoundError: there is no such backend.
             PreconditionFailedError: the change is meant for another version.
             EgressRefusedError: the new URL leads where the platform does not send requests.
+            ConflictError: it is the model's last canary, and the route policy gives canaries a share.
         """
         stored = dict(fields)
         if "url" in stored:
@@ -111,6 +133,8 @@ class Backends:
             if replace(backend, **stored) == backend:
                 return backend
             updated = replace(backend, **stored, version=backend.version + 1, updated_at=change.at)
+            if updated.group != backend.group:
+                await _check_canary_left(change, backend)
             await replace_backend(change.connection, updated)
             before, after = _describe(backend), _describe(updated)
             if backend.sealed_credential != updated.sealed_credential:
@@ -118,11 +142,29 @@ class Backends:
             change.record("backend.update", backend.id, before, after)
         return updated
 
+    async def switch_backend(self, backend_id: UUID, switch: Switch, reason: str | None, author: Author) -> Backend:
+        """The backend, switched; nothing happens when it was so before. The reason is kept with the change.
+
+        Raises:
+            NotFoundError: there is no such backend.
+        """
+        async with self._changes.make(author) as change:
+            backend = _present(await find_backend(change.connection, backend_id))
+            wanted = _SWITCHES[switch]
+            if replace(backend, **wanted) == backend:
+                return backend
+            updated = replace(backend, **wanted, version=backend.version + 1, updated_at=change.at)
+            await replace_backend(change.connection, updated)
+            after = _describe(updated) | ({"reason": reason} if reason else {})
+            change.record(f"backend.{switch}", backend.id, _describe(backend), after)
+        return updated
+
     async def delete_backend(self, backend_id: UUID, author: Author) -> None:
         """Take the backend away, and its credential with it. Raises as `update_backend` does."""
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
             check_version(backend.version)
+            await _check_canary_left(change, backend)
             await _delete(change, backend)
 
 
@@ -130,6 +172,20 @@ async def delete_backends_of(change: Change, model_id: UUID) -> None:
     """Take all backends of a model away, as part of a greater change."""
     for backend in await list_backends(change.connection, model_id=model_id, after=None, limit=None):
         await _delete(change, backend)
+
+
+async def _check_canary_left(change: Change, leaving: Backend) -> None:
+    """Refuse to take the last canary from under a policy that gives canaries a share of the requests."""
+    policy = await find_route_policy(change.connection, leaving.model_id)
+    if leaving.group != "canary" or policy is None or not policy.canary_percent:
+        return
+    others = await list_backends(change.connection, model_id=leaving.model_id, after=None, limit=None)
+    if not any(other.group == "canary" and other.id != leaving.id for other in others):
+        raise ConflictError(
+            f"It is the model's last canary, and {policy.canary_percent} % of the requests go to canaries;"
+            " set canary_percent of the route policy to 0 first.",
+            code="last_canary",
+        )
 
 
 async def _delete(change: Change, backend: Backend) -> None:
@@ -159,6 +215,10 @@ def _describe(backend: Backend) -> dict[str, Any]:
         "upstream_model": backend.upstream_model,
         "engine": backend.engine,
         "has_credential": backend.has_credential,
+        "tier": backend.tier,
+        "group": backend.group,
+        "concurrency_max": backend.concurrency_max,
+        "environment": backend.environment,
         "draining": backend.draining,
         "status": backend.status,
     }

@@ -18,6 +18,7 @@ from ias.kit.egress import EgressPolicy, EgressRefusedError
 from ias.kit.redis_documents import RedisDocuments
 from ias.registry.store.backends import Backend
 from ias.registry.store.models import Model
+from ias.registry.store.route_policies import RoutePolicy
 from ias.registry.store.route_table import RouteRows, get_version, lock_version, read_rows, set_version
 
 log = structlog.get_logger("ias.registry")
@@ -103,9 +104,11 @@ def build_table(rows: RouteRows, egress: EgressPolicy) -> routes.RouteTable:
     for backend in rows.backends:
         if str(backend.model_id) in by_model and _is_allowed(backend, egress):
             by_model[str(backend.model_id)].append(_route_to(backend))
-    models = [_route_of(model, by_model[str(model.id)]) for model in rows.models]
+    policies = {policy.model_id: policy for policy in rows.policies}
+    models = [_route_of(model, policies[model.id], by_model[str(model.id)]) for model in rows.models]
     _check(models)
-    return routes.RouteTable(version=rows.version, models={model.name: model for model in models})
+    named = {name: model for model in models for name in (model.name, *model.aliases)}
+    return routes.RouteTable(version=rows.version, models=named)
 
 
 def _is_allowed(backend: Backend, egress: EgressPolicy) -> bool:
@@ -117,13 +120,28 @@ def _is_allowed(backend: Backend, egress: EgressPolicy) -> bool:
     return True
 
 
-def _route_of(model: Model, backends: list[routes.Backend]) -> routes.ModelRoute:
+def _route_of(model: Model, policy: RoutePolicy, backends: list[routes.Backend]) -> routes.ModelRoute:
     return routes.ModelRoute(
         model_id=str(model.id),
         name=model.name,
+        aliases=model.aliases,
         created=int(model.created_at.timestamp()),
         context_length=model.context_length,
         output_tokens_max=model.output_tokens_max,
+        capabilities=model.capabilities,
+        org_ids=None if model.org_ids is None else tuple(str(org_id) for org_id in model.org_ids),
+        deprecated_at=None if model.deprecated_at is None else int(model.deprecated_at.timestamp()),
+        sunset_at=None if model.sunset_at is None else int(model.sunset_at.timestamp()),
+        replacement=model.replacement,
+        policy=routes.RoutePolicy(
+            strategy=policy.strategy,
+            is_sticky=policy.is_sticky,
+            canary_percent=policy.canary_percent,
+            attempts_max=policy.attempts_max,
+            first_byte_timeout_s=policy.first_byte_timeout_s,
+            total_timeout_s=policy.total_timeout_s,
+            queue_timeout_s=policy.queue_timeout_s,
+        ),
         backends=tuple(backends),
     )
 
@@ -136,6 +154,10 @@ def _route_to(backend: Backend) -> routes.Backend:
         upstream_model=backend.upstream_model,
         sealed_credential=backend.sealed_credential,
         draining=backend.draining,
+        enabled=backend.status == "enabled",
+        tier=backend.tier,
+        group=backend.group,
+        concurrency_max=backend.concurrency_max,
         continuous_usage=backend.engine in _ENGINES_LIKE_VLLM,
         vllm_extensions=backend.engine in _ENGINES_LIKE_VLLM,
     )
@@ -144,9 +166,10 @@ def _route_to(backend: Backend) -> routes.Backend:
 def _check(models: Iterable[routes.ModelRoute]) -> None:
     names: set[str] = set()
     for model in models:
-        if not model.name or model.name in names:
-            raise InvalidRouteTableError(f"the name {model.name!r} is empty or there twice")
-        names.add(model.name)
+        for name in (model.name, *model.aliases):
+            if not name or name in names:
+                raise InvalidRouteTableError(f"the name {name!r} is empty or there twice")
+            names.add(name)
         if model.context_length < 1:
             raise InvalidRouteTableError(f"{model.name!r} has no context")
         if model.output_tokens_max is not None and not 1 <= model.output_tokens_max <= model.context_length:

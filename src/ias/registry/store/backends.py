@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ias.contracts.routes import Group
 from ias.registry.store.tables import BACKENDS
 
 BackendStatus = Literal["enabled", "disabled"]
@@ -27,9 +28,17 @@ class Backend:
     """The name the backend itself knows the model by."""
     engine: Engine
     sealed_credential: str | None
+    tier: int
+    """Backends of the lowest tier that can serve are used."""
+    group: Group
+    concurrency_max: int | None
+    """How many requests at a time it is said to bear; None is unknown."""
+    environment: str | None
+    """Where it runs, in the operators' own words."""
     draining: bool
     """Finishes what it has and gets nothing new."""
     status: BackendStatus
+    """`disabled` is the kill switch."""
     version: int
     """Grows with every change of this row."""
     created_at: datetime

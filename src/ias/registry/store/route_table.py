@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.registry.store.backends import Backend
 from ias.registry.store.models import Model
-from ias.registry.store.tables import BACKENDS, MODELS, ROUTE_TABLE_VERSION
+from ias.registry.store.route_policies import RoutePolicy
+from ias.registry.store.tables import BACKENDS, MODELS, ROUTE_POLICIES, ROUTE_TABLE_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class RouteRows:
 
     version: int
     models: list[Model]
+    policies: list[RoutePolicy]
     backends: list[Backend]
 
 
@@ -40,13 +42,13 @@ async def read_rows(connection: AsyncConnection) -> RouteRows:
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     version = await get_version(connection)
     models = await connection.execute(
-        select(MODELS).where(MODELS.c.deleted_at.is_(None), MODELS.c.status == "enabled").order_by(MODELS.c.id)
+        select(MODELS).where(MODELS.c.deleted_at.is_(None), MODELS.c.status != "disabled").order_by(MODELS.c.id)
     )
-    backends = await connection.execute(
-        select(BACKENDS).where(BACKENDS.c.deleted_at.is_(None), BACKENDS.c.status == "enabled").order_by(BACKENDS.c.id)
-    )
+    policies = await connection.execute(select(ROUTE_POLICIES))
+    backends = await connection.execute(select(BACKENDS).where(BACKENDS.c.deleted_at.is_(None)).order_by(BACKENDS.c.id))
     return RouteRows(
         version=version,
         models=[Model(**row) for row in models.mappings()],
+        policies=[RoutePolicy(**row) for row in policies.mappings()],
         backends=[Backend(**row) for row in backends.mappings()],
     )

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ias.kit.idempotency import idempotency_keys_table
 from ias.kit.outbox import outbox_table
@@ -29,15 +30,39 @@ MODELS = Table(
     Column("name", Text, nullable=False),
     Column("context_length", Integer, nullable=False),
     Column("output_tokens_max", Integer),
+    Column("aliases", ARRAY(Text, as_tuple=True), nullable=False),
+    Column("capabilities", ARRAY(Text, as_tuple=True), nullable=False),
+    Column("org_ids", ARRAY(Uuid, as_tuple=True)),
     Column("status", Text, nullable=False),
+    Column("deprecated_at", DateTime(timezone=True)),
+    Column("sunset_at", DateTime(timezone=True)),
+    Column("replacement", Text),
     Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("deleted_at", DateTime(timezone=True)),
-    CheckConstraint("status IN ('enabled', 'disabled')", name="models_status"),
+    CheckConstraint("status IN ('enabled', 'disabled', 'deprecated')", name="models_status"),
     CheckConstraint("context_length > 0", name="models_context_length"),
     Index("models_name", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
 )
+
+ROUTE_POLICIES = Table(
+    "route_policies",
+    METADATA,
+    Column("model_id", Uuid, ForeignKey("models.id"), primary_key=True),
+    Column("strategy", Text, nullable=False),
+    Column("is_sticky", Boolean, nullable=False),
+    Column("canary_percent", Integer, nullable=False),
+    Column("attempts_max", Integer, nullable=False),
+    Column("first_byte_timeout_s", Double),
+    Column("total_timeout_s", Double),
+    Column("queue_timeout_s", Double),
+    Column("version", Integer, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("canary_percent BETWEEN 0 AND 100", name="route_policies_canary_percent"),
+    CheckConstraint("attempts_max > 0", name="route_policies_attempts_max"),
+)
+"""One row a model, from its creation on."""
 
 BACKENDS = Table(
     "backends",
@@ -49,6 +74,10 @@ BACKENDS = Table(
     Column("upstream_model", Text, nullable=False),
     Column("engine", Text, nullable=False),
     Column("sealed_credential", Text),
+    Column("tier", Integer, nullable=False),
+    Column("group", Text, nullable=False),
+    Column("concurrency_max", Integer),
+    Column("environment", Text),
     Column("draining", Boolean, nullable=False),
     Column("status", Text, nullable=False),
     Column("version", Integer, nullable=False),
@@ -57,6 +86,9 @@ BACKENDS = Table(
     Column("deleted_at", DateTime(timezone=True)),
     CheckConstraint("status IN ('enabled', 'disabled')", name="backends_status"),
     CheckConstraint("weight >= 0", name="backends_weight"),
+    CheckConstraint("tier >= 0", name="backends_tier"),
+    CheckConstraint("\"group\" IN ('stable', 'canary')", name="backends_group"),
+    CheckConstraint("concurrency_max > 0", name="backends_concurrency_max"),
     Index("backends_model_id", "model_id"),
 )
 
