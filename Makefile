@@ -54,6 +54,16 @@ bench-revocation: ## Measure how soon every gateway worker refuses a revoked key
 	@requirements/install.sh dev
 	$(BIN)/python benchmarks/revocation.py $(ARGS)
 
+.PHONY: compile
+compile: ## Compile the gateway's hot modules with mypyc (needs a C compiler; workers use the build from then on)
+	@requirements/install.sh dev
+	@$(BIN)/python requirements/compile.py
+
+.PHONY: test-compiled
+test-compiled: compile ## The gateway's tests on the compiled build (ARGS: options of pytest)
+	@$(BIN)/python -m tests.servers.programs
+	PYTHONPATH=.venv/compiled $(BIN)/pytest -n auto --maxprocesses=$(WORKERS_MAX) tests/gateway $(ARGS)
+
 .PHONY: contracts
 contracts: ## Write what is generated from the code: contracts/openapi/*.json and docs/settings.md
 	@requirements/install.sh dev

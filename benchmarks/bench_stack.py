@@ -21,6 +21,7 @@ from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
 from ias.contracts.spending import Budget, Price, PriceTable, SpendingPolicy
+from ias.gateway.compiled import find_compiled
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -166,9 +167,16 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
     client.close()
 
 
+def find_build() -> Path | None:
+    """The compiled build that the gateway runs, unless IAS_GATEWAY_COMPILED=false or nothing was compiled."""
+    return find_compiled() if os.environ.get("IAS_GATEWAY_COMPILED", "true") == "true" else None
+
+
 def gateway_environment(redis_url: str, directory: Path) -> dict[str, str]:
+    compiled = find_build()
     return {
         **os.environ,
+        **({} if compiled is None else {"PYTHONPATH": str(compiled)}),
         "IAS_REDIS_URL": redis_url,
         "IAS_BUS_URL": redis_url.removesuffix("/0") + "/1",
         "IAS_SECRET_KEY": base64.b64encode(os.urandom(32)).decode(),

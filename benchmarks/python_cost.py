@@ -1,6 +1,6 @@
 """The gateway's own CPU per request, without kernel and network: fake transports, replies given on the spot.
 
-    python benchmarks/python_cost.py [--stream] [--limits] [--profile]
+    python benchmarks/python_cost.py [--stream] [--limits] [--batches 60] [--profile]
 
 The quickest of many batches is printed, which holds on a busy machine where whole runs do not. For finding out whether
 a change helps; run.py says what it all costs in truth.
@@ -29,13 +29,13 @@ from ias.contracts.api_keys import KeyRecord, TenantRecord, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
 from ias.contracts.spending import Budget, Metric, Price, PriceTable, RateLimit, SpendingPolicy
 from ias.gateway.connection import ServerConnection
+from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Principal, _Remembered
 from ias.gateway.upstream import UpstreamConnection
 from ias.gateway.worker import Worker
 
 _BATCH = 200
-_BATCHES = 60
 _METRICS: tuple[Metric, ...] = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
@@ -62,21 +62,20 @@ class FakeTransport(asyncio.Transport):
         pass
 
 
-class FakeRedis:
-    """Answers every script at once."""
+class FakeRedis(FakeTransport):
+    """The other end of the connection to Redis: answers every script at once."""
 
-    is_ready = True
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[object, object]] = []
-
-    def call(self, command: bytes, on_reply: object, given: object = None) -> None:  # noqa: ARG002
-        self.waiting.append((on_reply, given))
+    def __init__(self, connection: RedisConnection) -> None:
+        super().__init__()
+        self._protocol = connection._make_protocol()  # noqa: SLF001
+        self._protocol.connection_made(self)
+        connection._protocol, connection._loop = self._protocol, asyncio.get_running_loop()  # noqa: SLF001
+        connection.is_ready = True
+        numbers = [1, 1000, *(900, 5000) * len(_METRICS)]
+        self._reply = b"*%d\r\n" % len(numbers) + b"".join(b":%d\r\n" % number for number in numbers)
 
     def answer(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for on_reply, given in waiting:
-            on_reply(given, [1, 1000, *(900, 5000) * len(_METRICS)])  # type: ignore[operator]
+        self._protocol.data_received(self._reply * len(self._protocol.pending))
 
 
 def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
@@ -139,12 +138,12 @@ def build_request(key: str, *, stream: bool) -> bytes:
     )
 
 
-async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProfile.Profile | None) -> float:
+async def measure(
+    directory: Path, *, stream: bool, limits: bool, batches: int, profile: cProfile.Profile | None
+) -> float:
     key = generate_key()
     worker = build_worker(directory, key, limits=limits)
-    redis = FakeRedis()
-    worker.gateway.redis = redis  # type: ignore[assignment]
-    worker.gateway.settlements._redis = redis  # type: ignore[assignment]  # noqa: SLF001
+    redis = FakeRedis(worker.gateway.redis)
     worker.gateway.access_log._fd = os.open(os.devnull, os.O_WRONLY)  # noqa: SLF001
     pool = worker.gateway.upstreams.pool("http://127.0.0.1:1/v1")
     upstream = UpstreamConnection(pool)
@@ -162,7 +161,7 @@ async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProf
     gc.set_threshold(20_000, 20, 100)  # as the worker does
     if profile is not None:
         profile.enable()
-    for _ in range(_BATCHES):
+    for _ in range(batches):
         started = time.process_time()
         for _ in range(_BATCH):
             client.data_received(request)
@@ -175,7 +174,7 @@ async def measure(directory: Path, *, stream: bool, limits: bool, profile: cProf
     if profile is not None:
         profile.disable()
     served = sum(tally.requests for tally in worker.gateway.metrics._tallies.values())  # noqa: SLF001
-    if served != _BATCH * _BATCHES or worker.gateway.spool.appended != served:
+    if served != _BATCH * batches or worker.gateway.spool.appended != served:
         sys.exit(f"only {served} requests were served")
     return best / _BATCH * 1e6
 
@@ -184,11 +183,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--limits", action="store_true", help="three rate limits beside the budget")
+    parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
     with tempfile.TemporaryDirectory() as directory:
-        cost = uvloop.run(measure(Path(directory), stream=arguments.stream, limits=arguments.limits, profile=profile))
+        cost = uvloop.run(
+            measure(
+                Path(directory),
+                stream=arguments.stream,
+                limits=arguments.limits,
+                batches=arguments.batches,
+                profile=profile,
+            )
+        )
     print(f"{cost:.1f} us a request")
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)

@@ -21,7 +21,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.bench_stack import HERE, MODEL, Stack, Target, require_programs, run_stack
+from benchmarks.bench_stack import HERE, MODEL, Stack, Target, find_build, require_programs, run_stack
 from benchmarks.peers import run_peers
 
 
@@ -139,9 +139,10 @@ def describe_machine() -> str:
         build = "an optimised build"  # distributions' own are, without saying so
     else:
         build = "NOT built with --enable-optimizations: the gateway's figures are about a fifth too high"
+    code = "pure Python" if find_build() is None else "hot modules compiled by mypyc"
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip()
     return (
-        f"{platform.python_implementation()} {platform.python_version()} ({build}; {platform.python_compiler()}); "
+        f"{platform.python_implementation()} {platform.python_version()} ({build}; {platform.python_compiler()}), {code}; "
         f"{nginx.removeprefix('nginx version: ')}; {os.cpu_count()} cores; Linux {platform.release()}"
     )
 

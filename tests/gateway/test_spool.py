@@ -110,11 +110,15 @@ async def test_a_disk_that_refuses_stops_admission_until_it_takes_what_waited(
 ) -> None:
     spool = gateway.worker.gateway.spool
 
-    def refuse(_: bytes) -> int:
-        raise OSError(28, "No space left on device")
+    write = os.write
+
+    def refuse(fd: int, data: bytes) -> int:
+        if fd == spool._fd:
+            raise OSError(28, "No space left on device")
+        return write(fd, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(spool, "_write", refuse)
+        patched.setattr(os, "write", refuse)
         assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
         await until(lambda: spool.is_full)
         answer = await ask(gateway.port, chat(), key=gateway.pushed.key)

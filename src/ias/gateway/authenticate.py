@@ -49,8 +49,8 @@ def _resolved(credentials: Credentials, exchange: Exchange, gateway: Gateway) ->
         principal = exchange.reply.result()
     except RedisAwayError as error:
         raise redis_away() from error
-    except IdentityAwayError as error:
-        raise unavailable("The service cannot check keys at the moment.", "identity_unavailable") from error
+    except IdentityAwayError as failure:
+        raise unavailable("The service cannot check keys at the moment.", "identity_unavailable") from failure
     finally:
         exchange.reply = None
     if principal is None:

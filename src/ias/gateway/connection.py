@@ -56,7 +56,7 @@ _KEPT_HEADERS = frozenset(
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection:
     """One client's connection. It is the `Client` of the exchange that is being answered."""
 
     def __init__(self, pipeline: Pipeline, connections: "set[ServerConnection]") -> None:

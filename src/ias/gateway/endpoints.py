@@ -1,6 +1,5 @@
 """The endpoints: how each is called, read and relayed."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +54,19 @@ class Endpoint:
         self.capability = capability
         """What a model must be for, to be asked here."""
 
+    def repeat(self) -> "Endpoint":
+        """Another that is told apart from this one and the same in all else."""
+        return Endpoint(
+            self.name,
+            self.path,
+            methods=self.methods,
+            decoder=self.decoder,
+            check=self.check,
+            output_limits=self.output_limits,
+            has_named_events=self.has_named_events,
+            capability=self.capability,
+        )
+
     @property
     def is_inference(self) -> bool:
         """Whether requests are relayed to a backend."""
@@ -104,9 +116,9 @@ READY = Endpoint("ready", "/ready", methods=("GET", "HEAD"))
 METRICS = Endpoint("metrics", "/metrics", methods=("GET", "HEAD"))
 UNKNOWN = Endpoint("unknown", "", methods=())
 
-DEPLOYMENT_CHAT_COMPLETIONS = copy.copy(CHAT_COMPLETIONS)
-DEPLOYMENT_COMPLETIONS = copy.copy(COMPLETIONS)
-DEPLOYMENT_EMBEDDINGS = copy.copy(EMBEDDINGS)
+DEPLOYMENT_CHAT_COMPLETIONS = CHAT_COMPLETIONS.repeat()
+DEPLOYMENT_COMPLETIONS = COMPLETIONS.repeat()
+DEPLOYMENT_EMBEDDINGS = EMBEDDINGS.repeat()
 """The same endpoints as Azure's clients call them, with the model in the path."""
 
 _BY_PATH: Mapping[bytes, Endpoint] = {

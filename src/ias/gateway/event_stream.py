@@ -191,8 +191,10 @@ class EventStream:
         total = len(data)
         while position < total:
             size_end = data.find(b"\r\n", position, position + _SIZE_LINE_LENGTH_MAX)
+            if size_end <= position:
+                break
             digits = data[position:size_end]
-            if size_end <= position or digits.strip(_HEX_DIGITS):
+            if digits.strip(_HEX_DIGITS):
                 break
             start = size_end + 2
             end = start + int(digits, 16)

@@ -84,7 +84,9 @@ class Request:
 class Client(Protocol):
     """The connection that an exchange answers on."""
 
-    def answer(self, status: int, headers: bytes, body: bytes | bytearray, content_type: bytes = ...) -> None:
+    def answer(
+        self, status: int, headers: bytes, body: bytes | bytearray, content_type: bytes = b"application/json"
+    ) -> None:
         """Send a whole answer."""
 
     def begin_stream(self, status: int, headers: bytes) -> None:

@@ -3,8 +3,16 @@
 import httpx
 import msgspec
 
-from ias.gateway.snapshots import ResolvedKey
+from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.kit.tokens import ServiceTokens
+
+
+class ResolvedKey(msgspec.Struct, frozen=True):
+    """Identity's answer about a key."""
+
+    key: KeyRecord | None = None
+    org: TenantRecord | None = None
+    project: TenantRecord | None = None
 
 
 class IdentityAwayError(ConnectionError):

@@ -63,7 +63,9 @@ class KnownHead:
             return None
         start = self._digits_start
         end = data.find(b"\r", start, start + _DIGITS_MAX + 1)
+        if end < 0:
+            return None
         digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self._suffix, end):
+        if not digits.isdigit() or not data.startswith(self._suffix, end):
             return None
         return end + len(self._suffix), int(digits)

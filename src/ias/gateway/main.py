@@ -10,6 +10,7 @@ import time
 
 import structlog
 
+from ias.gateway.compiled import find_compiled
 from ias.gateway.settings import GatewaySettings
 from ias.kit.logging import configure_logging
 
@@ -39,9 +40,10 @@ async def _supervise(settings: GatewaySettings) -> int:
         return 1
     with reserved:
         port = int(reserved.getsockname()[1])
+        environment = _environment(settings)
         log.info("gateway_starting", host=settings.gateway_host, port=port, workers=settings.gateway_workers)
         keepers = [
-            asyncio.create_task(_keep_worker(settings, slot, port, stop), name=f"worker-{slot}")
+            asyncio.create_task(_keep_worker(settings, environment, slot, port, stop), name=f"worker-{slot}")
             for slot in range(settings.gateway_workers)
         ]
         await asyncio.gather(*keepers)
@@ -63,13 +65,15 @@ def _reserve_port(settings: GatewaySettings) -> socket.socket:
     return reserved
 
 
-async def _keep_worker(settings: GatewaySettings, slot: int, port: int, stop: asyncio.Event) -> None:
+async def _keep_worker(
+    settings: GatewaySettings, environment: dict[str, str], slot: int, port: int, stop: asyncio.Event
+) -> None:
     """One worker, started again whenever it ends, the sooner the longer it had run."""
     backoff_s = _BACKOFF_FIRST_S
     while not stop.is_set():
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ias.gateway.worker", str(slot), str(port), str(os.getpid())
+            sys.executable, "-m", "ias.gateway.worker", str(slot), str(port), str(os.getpid()), env=environment
         )
         if await _ended_before(process, stop):
             log.error("worker_crashed", slot=slot, status=process.returncode, restart_in_s=backoff_s)
@@ -84,7 +88,11 @@ async def _keep_worker(settings: GatewaySettings, slot: int, port: int, stop: as
 
 def _environment(settings: GatewaySettings) -> dict[str, str]:
     """The workers read their settings from the environment; what the command line decided is put there."""
-    return {**os.environ, "IAS_GATEWAY_HOST": settings.gateway_host}
+    environment = {**os.environ, "IAS_GATEWAY_HOST": settings.gateway_host}
+    compiled = find_compiled() if settings.gateway_compiled else None
+    if compiled is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(compiled), environment.get("PYTHONPATH"))))
+    return environment
 
 
 async def _ended_before(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:

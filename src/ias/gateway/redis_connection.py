@@ -29,7 +29,7 @@ _PENDING_MAX = 100_000
 log = structlog.get_logger("ias.gateway.redis")
 
 
-class RedisAwayError(ConnectionError):
+class RedisAwayError(Exception):
     """There is no connection, or it was lost before the reply came: whether the command ran is unknown."""
 
 
@@ -71,7 +71,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     )
 
 
-class _Protocol(asyncio.Protocol):
+class _Protocol:
     """The bytes' side: parses replies and pushes, in order."""
 
     def __init__(self, owner: "RedisConnection") -> None:
@@ -232,7 +232,7 @@ class RedisConnection:
         while not self._closing:
             try:
                 await asyncio.wait_for(self._connect(), self._timeout_s)
-            except (OSError, TimeoutError, hiredis.HiredisError) as error:
+            except (OSError, TimeoutError, RedisAwayError, hiredis.HiredisError) as error:
                 log.warning("redis_unreachable", error=str(error) or type(error).__name__, retry_in_s=backoff_s)
                 self._drop()
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -246,15 +246,19 @@ class RedisConnection:
         loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         if address.path is not None:
-            _, protocol = await loop.create_unix_connection(lambda: _Protocol(self), address.path)
+            _, protocol = await loop.create_unix_connection(self._make_protocol, address.path)
         else:
             context = ssl.create_default_context() if address.is_tls else None
-            _, protocol = await loop.create_connection(lambda: _Protocol(self), address.host, address.port, ssl=context)
+            _, protocol = await loop.create_connection(self._make_protocol, address.host, address.port, ssl=context)
         self._protocol = protocol
         self._watched = 0
         await self._shake_hands(protocol)
         self.is_ready = True
         self._on_ready()
+
+    def _make_protocol(self) -> Any:
+        """For asyncio, which knows a protocol by its methods; a base class of its own would slow the compiled build down."""
+        return _Protocol(self)
 
     async def _shake_hands(self, protocol: _Protocol) -> None:
         address = self._address

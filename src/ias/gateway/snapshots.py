@@ -20,6 +20,7 @@ from ias.contracts.routes import RouteTable
 from ias.contracts.spending import PriceTable, SpendingPolicy
 from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.clock import Clock
+from ias.gateway.identity_client import ResolvedKey
 from ias.gateway.record_lines import RecordLines
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 
@@ -27,14 +28,6 @@ log = structlog.get_logger("ias.gateway.snapshots")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Document = TypeVar("Document", bound=msgspec.Struct)
-
-
-class ResolvedKey(msgspec.Struct, frozen=True):
-    """Identity's answer about a key."""
-
-    key: KeyRecord | None = None
-    org: TenantRecord | None = None
-    project: TenantRecord | None = None
 
 
 AskIdentity = Callable[[str], Awaitable[ResolvedKey]]

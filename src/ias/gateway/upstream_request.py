@@ -96,7 +96,7 @@ class UpstreamRequests:
         body = exchange.request.body
         policed = peek.has_policed()
         if collides or policed:
-            return edit_object(body, put=put, remove=POLICED - put.keys() if policed else _NOTHING)
+            return edit_object(body, put=put, remove=POLICED.difference(put) if policed else _NOTHING)
         if put:
             return prepend_members(body, b"".join([b'"%b":%b,' % (n.encode(), v) for n, v in put.items()]))
         return body

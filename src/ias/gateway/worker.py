@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -23,6 +23,7 @@ from ias.contracts import redis_keys
 from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
+from ias.gateway.compiled import is_compiled
 from ias.gateway.connection import ServerConnection
 from ias.gateway.context import Gateway
 from ias.gateway.dialing import Dialer
@@ -194,7 +195,7 @@ class Worker:
         while loop.time() < until and not all(check_dependencies(self.gateway).values()):  # noqa: ASYNC110 - see drain
             await asyncio.sleep(0.01)
         self._server = await loop.create_server(
-            lambda: self._connection_class(self.pipeline, self.connections),
+            self._make_connection,
             self.settings.gateway_host,
             self.settings.gateway_port if port is None else port,
             backlog=_BACKLOG,
@@ -202,6 +203,10 @@ class Worker:
         )
         sockets: tuple[socket.socket, ...] = self._server.sockets
         return int(sockets[0].getsockname()[1])
+
+    def _make_connection(self) -> Any:
+        """For asyncio, which knows a protocol by its methods."""
+        return self._connection_class(self.pipeline, self.connections)
 
     async def drain(self) -> None:
         """Accept no more; let running requests finish until the deadline, then end them with an error."""
@@ -295,7 +300,7 @@ async def run(settings: GatewaySettings, slot: int, port: int, supervisor_pid: i
     gc.collect()
     gc.freeze()  # what lives as long as the worker need not be looked at by every collection
     gc.set_threshold(_GC_THRESHOLD, 20, 100)
-    log.info("worker_started", slot=slot, port=port)
+    log.info("worker_started", slot=slot, port=port, compiled=is_compiled())
     await stop.wait()
     if orphaned is not None:
         orphaned.cancel()
