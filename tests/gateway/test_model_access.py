@@ -32,10 +32,19 @@ async def test_an_alias_is_served_counted_and_billed_as_the_model(
     answer = await ask(gateway.port, chat(model="fast"), key=gateway.pushed.key)
     assert answer.status == 200, answer.body
     assert upstream.received[-1].document["model"] == "m", "the backend knows no alias"
+    assert answer.document["model"] == "fast", "the client sees the name that it used"
     assert (await gateway.records(1))[0]["model"] == "m"
     assert await list_names(gateway) == ["m"]
     shown = (await ask(gateway.port, method="GET", path="/v1/models/fast", key=gateway.pushed.key)).document
     assert (shown["id"], shown["aliases"]) == ("m", ["fast"])
+
+
+async def test_a_stream_shows_the_name_that_the_client_used(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    await push(gateway, upstream)
+    answer = await ask(gateway.port, chat(model="fast", stream=True), key=gateway.pushed.key)
+    assert {chunk["model"] for chunk in answer.chunks} == {"fast"}
 
 
 @pytest.mark.parametrize(("fields", "status"), [({"org_ids": ("org-2",)}, 404), ({"org_ids": (ORG, "org-2")}, 200)])

@@ -138,7 +138,7 @@ class Relay:
                 client_wants_usage=options is not None and options.include_usage is True,
                 client_wants_continuous=options is not None and options.continuous_usage_stats is True,
                 upstream_model=self._backend.upstream_model,
-                public_model=exchange.model,
+                public_model=exchange.peek.model,
                 names_reasoning_twice=self._backend.vllm_extensions,
             ),
             framing=framing,
@@ -287,7 +287,7 @@ class Relay:
         refusal = refusal_of(
             head.status,
             body,
-            public_model=exchange.model,
+            public_model=exchange.peek.model,
             upstream_model=self._backend.upstream_model,
             retry_after=head.retry_after,
         )
@@ -312,8 +312,9 @@ class Relay:
         exchange.was_served = True
         if self._backend.vllm_extensions and reasoning.MARK in body:
             body = reasoning.name_twice(body)
-        if self._backend.upstream_model != exchange.model:
-            body = edit_object(body, put={"model": msgspec.json.encode(exchange.model)})
+        asked_model = exchange.peek.model  # the model's name or an alias of it: the client sees the one it used
+        if self._backend.upstream_model != asked_model:
+            body = edit_object(body, put={"model": msgspec.json.encode(asked_model)})
         exchange.answer(200, body)
         self._finish("completed")
 
