@@ -97,7 +97,7 @@ async def test_anothers_objects_and_absent_ones_get_the_same_404(tenants: Tenant
         ("GET", f"{ORGS}/%s/projects", tenants.org_id, None),
         ("POST", f"{ORGS}/%s/projects", tenants.org_id, {"name": "mine"}),
         ("GET", f"{ORGS}/%s/members", tenants.org_id, None),
-        ("POST", f"{ORGS}/%s/members", tenants.org_id, {"email": "me@example.com", "role": "viewer"}),
+        ("POST", f"{ORGS}/%s/invitations", tenants.org_id, {"email": "me@example.com", "role": "viewer"}),
         ("PATCH", f"{ORGS}/%s/members/{tenants.owner.user_id}", tenants.org_id, {"role": "viewer"}),
         ("DELETE", f"{ORGS}/%s/members/{tenants.owner.user_id}", tenants.org_id, None),
         ("GET", f"{ORGS}/%s/audit-log", tenants.org_id, None),

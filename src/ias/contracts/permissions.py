@@ -16,6 +16,8 @@ class Permission(StrEnum):
     API_KEYS_WRITE = "api_keys:write"
     MEMBERS_READ = "members:read"
     MEMBERS_WRITE = "members:write"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
     AUDIT_READ = "audit:read"
     IDENTITY_PROVIDERS_READ = "identity_providers:read"
     IDENTITY_PROVIDERS_WRITE = "identity_providers:write"
@@ -49,6 +51,8 @@ class Role(StrEnum):
 PLATFORM_PERMISSIONS = frozenset(
     {
         Permission.ORGS_CREATE,
+        Permission.USERS_READ,
+        Permission.USERS_WRITE,
         Permission.IDENTITY_PROVIDERS_READ,
         Permission.IDENTITY_PROVIDERS_WRITE,
         Permission.MODELS_WRITE,

@@ -231,8 +231,6 @@ def build_parts(
     sessions = Sessions(database, tokens, told, lifetime=timedelta(days=settings.identity_session_days))
     mails = Mails(database, _build_mailer(settings), Sealer(secret_key, "identity mails"))
     attempts = SignInAttempts(database)
-    public_url = settings.identity_public_url
-    invitation_tokens = LinkTokens(secret_key, "invitations", prefix="ias-inv-")
     password_changes = PasswordChanges(
         database,
         passwords=passwords,
@@ -240,9 +238,12 @@ def build_parts(
         revocations=told,
         mails=mails,
         tokens=LinkTokens(secret_key, "password resets", prefix="ias-pwr-"),
-        public_url=public_url,
+        public_url=settings.identity_public_url,
     )
-    factors = SecondFactors(database, attempts, password_changes, Sealer(secret_key, "identity second factors"))
+    sealer = Sealer(secret_key, "identity second factors")
+    factors = SecondFactors(
+        database, attempts=attempts, password_changes=password_changes, revocations=told, sealer=sealer
+    )
     providers = IdentityProviders(database, oidc, Sealer(secret_key, "identity providers"))
     return Parts(
         api_keys=ApiKeys(database, records),
@@ -254,7 +255,7 @@ def build_parts(
         oidc_sign_ins=_build_oidc_sign_ins(
             secret_key, database, providers=providers, oidc=oidc, sessions=sessions, told=told, attempts=attempts
         ),
-        invitations=Invitations(database, mails, passwords, invitation_tokens, public_url=public_url),
+        invitations=_build_invitations(secret_key, settings, database, mails=mails, passwords=passwords, told=told),
         leak_reports=LeakReports(database, records, mails),
         mails=mails,
         members=Members(database, passwords, records, told),
@@ -275,7 +276,26 @@ def build_parts(
             secret_key, database, passwords=passwords, sessions=sessions, attempts=attempts, factors=factors
         ),
         signing_keys=keys,
-        users=Users(database, passwords),
+        users=Users(database, passwords, records, told),
+    )
+
+
+def _build_invitations(
+    secret_key: bytes,
+    settings: IdentitySettings,
+    database: Database,
+    *,
+    mails: Mails,
+    passwords: Passwords,
+    told: SessionRevocations,
+) -> Invitations:
+    return Invitations(
+        database,
+        mails=mails,
+        passwords=passwords,
+        tokens=LinkTokens(secret_key, "invitations", prefix="ias-inv-"),
+        revocations=told,
+        public_url=settings.identity_public_url,
     )
 
 

@@ -57,11 +57,11 @@ class MemberAnswer(Answer):
 async def create_member(
     org_id: UUID,
     body: NewMember,
-    access: Annotated[Access, requires(Permission.MEMBERS_WRITE)],
+    access: Annotated[Access, requires(Permission.USERS_WRITE)],
     parts: PartsOf,
     origin: OriginOf,
 ) -> MemberAnswer:
-    """Add somebody to an org."""
+    """Put somebody into an org without asking them: for administrators of the platform. Everybody else invites."""
     password = body.password.get_secret_value() if body.password else None
     member = await parts.members.add(access, org_id, Wanted(body.email, body.role, password), origin)
     return MemberAnswer.model_validate(member)

@@ -1,15 +1,21 @@
-"""The caller themselves."""
+"""The caller themselves; and all users, for administrators of the platform."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
+from fastapi import Query, Response
+
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission, Role
-from ias.identity.api.parts import PartsOf
+from ias.identity.api.fields import IN_FORCE, say_in_force
+from ias.identity.api.parts import OriginOf, PartsOf
 from ias.identity.core.grants import as_permissions
-from ias.kit.authorization import signed_in
+from ias.identity.core.users import UserChanges
+from ias.kit.authorization import Access, requires, signed_in
+from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router
 from ias.kit.tokens import Claims
-from ias.kit.web import Answer
+from ias.kit.web import Answer, Body
 
 router = Router(prefix="/identity/v1", tags=["users"])
 
@@ -55,6 +61,27 @@ class MeAnswer(Answer):
     custom_roles: list[CustomRoleGrantAnswer]
 
 
+class UserAnswer(Answer):
+    """A user, whatever orgs they belong to. Until somebody has shown to have the e-mail, `email_confirmed_at` is null."""
+
+    id: UUID
+    email: str
+    name: str
+    platform_admin: bool
+    status: Literal["active", "suspended"]
+    email_confirmed_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class UserPatch(Body):
+    """What to change; absent or null stays. `suspended` ends everything they do, in every org, until they are `active` again."""
+
+    status: Literal["active", "suspended"] | None = None
+    platform_admin: bool | None = None
+
+
 @router.get("/me")
 async def get_me(actor: Annotated[Claims, signed_in()], parts: PartsOf) -> MeAnswer:
     """Who the token belongs to, and what they hold now (the token itself may be minutes older)."""
@@ -89,6 +116,53 @@ async def get_me(actor: Annotated[Claims, signed_in()], parts: PartsOf) -> MeAns
             for item in me.custom_grants
         ],
     )
+
+
+@router.get("/users")
+async def list_users(
+    access: Annotated[Access, requires(Permission.USERS_READ)],
+    parts: PartsOf,
+    email: Annotated[str | None, Query(max_length=320, description="Only the user who has it.")] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[UserAnswer]:
+    """Everybody who has an account, newest first."""
+    filters = f"users {email}"
+    after = parts.cursors.decode(cursor, filters)
+    rows = await parts.users.list_users(access, email=email, after=after, limit=limit + 1)
+    return parts.cursors.page([UserAnswer.model_validate(row) for row in rows], limit, filters)
+
+
+@router.get("/users/{user_id}")
+async def get_user(
+    user_id: UUID, access: Annotated[Access, requires(Permission.USERS_READ)], parts: PartsOf
+) -> UserAnswer:
+    """One user."""
+    return UserAnswer.model_validate(await parts.users.get(access, user_id))
+
+
+@router.patch("/users/{user_id}", responses={200: {"headers": IN_FORCE}})
+async def update_user(
+    *,
+    user_id: UUID,
+    body: UserPatch,
+    access: Annotated[Access, requires(Permission.USERS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> UserAnswer:
+    """Suspend a user or restore them; let them administer the platform, or no more. Somebody always does."""
+    user, in_force = await parts.users.update(access, user_id, UserChanges(**dict(body)), origin)
+    say_in_force(response, in_force)
+    return UserAnswer.model_validate(user)
+
+
+@router.delete("/users/{user_id}/second-factor", status_code=204)
+async def delete_second_factor_of_user(
+    user_id: UUID, access: Annotated[Access, requires(Permission.USERS_WRITE)], parts: PartsOf, origin: OriginOf
+) -> None:
+    """Take the second factor from a user who lost it, and sign them out: make sure that it is them who asks."""
+    await parts.second_factors.reset(access, user_id, origin)
 
 
 def _permissions(role: Role) -> list[Permission]:

@@ -27,10 +27,12 @@ class HeldRole:
     permissions: frozenset[Permission]
 
 
-async def list_held_roles(connection: AsyncConnection, user_id: UUID) -> list[HeldRole]:
-    """Everything a user holds, as the rows say."""
-    grants = await store.list_grants(connection, user_id)
-    custom = await role_store.list_custom_grants(connection, user_id)
+async def list_held_roles(
+    connection: AsyncConnection, user_id: UUID, *, even_suspended: bool = False
+) -> list[HeldRole]:
+    """Everything a user holds, as the rows say; with `even_suspended` what they would hold, too, were they let."""
+    grants = await store.list_grants(connection, user_id, even_suspended=even_suspended)
+    custom = await role_store.list_custom_grants(connection, user_id, even_suspended=even_suspended)
     held = [HeldRole(org_id, project_id, role, role, ROLE_PERMISSIONS[role]) for org_id, project_id, role in grants]
     return held + [
         HeldRole(grant.org_id, grant.project_id, grant.role_id, grant.role_name, as_permissions(grant.permissions))
@@ -73,11 +75,31 @@ async def require_permissions(
     """
     if scope.actor.platform_admin:
         return
-    place = str(project_id) if project_id else None
-    held: set[Permission] = set()
-    for role in await list_held_roles(connection, UUID(scope.actor.sub)):
-        if role.org_id == scope.org_id and role.project_id in (None, place):
-            held |= role.permissions
+    held = await list_held_roles(connection, UUID(scope.actor.sub))
+    _require(needed, _permissions_at(held, scope, str(project_id) if project_id else None))
+
+
+async def require_all_that_is_held_by(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> None:
+    """Return when the caller holds, wherever in the org a user holds something, all of it. Suspended users hold what they did.
+
+    Raises:
+        ForbiddenError: naming what is missing.
+    """
+    if scope.actor.platform_admin:
+        return
+    held = await list_held_roles(connection, UUID(scope.actor.sub))
+    for role in await list_held_roles(connection, user_id, even_suspended=True):
+        if role.org_id == scope.org_id:
+            _require(role.permissions, _permissions_at(held, scope, role.project_id))
+
+
+def _permissions_at(held: Iterable[HeldRole], scope: OrgScope, project_id: str | None) -> set[Permission]:
+    """What roles permit in the scope's org, or in one project of it."""
+    there = (role for role in held if role.org_id == scope.org_id and role.project_id in (None, project_id))
+    return {permission for role in there for permission in role.permissions}
+
+
+def _require(needed: Iterable[Permission], held: set[Permission]) -> None:
     missing = sorted(set(needed) - held)
     if missing:
         raise ForbiddenError(f"You do not hold {', '.join(f'`{permission}`' for permission in missing)} yourself.")

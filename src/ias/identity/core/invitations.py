@@ -1,7 +1,8 @@
 """Invitations: the way into an org for somebody who agrees to it, by a link that is sent to their e-mail.
 
 The link works once and for a week. Whoever opens it has the e-mail: a user who is signed in as it joins, anybody else makes a
-user of it first. Who sends an invitation may give no more than they hold themselves.
+user of it first. An account of the e-mail that nobody had confirmed is handed to them then: being signed in to it proves nothing,
+as whoever made it knows its password. Who sends or withdraws an invitation may give no more than they hold themselves.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.ids import uuid7
 from ias.contracts.permissions import Role
 from ias.identity.core import users
+from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import Mail, Mails, on_one_line
 from ias.identity.core.members import lock_org, require_power
 from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import invitations as store
 from ias.identity.store import members as member_store
 from ias.identity.store import orgs as org_store
@@ -47,19 +50,27 @@ class Offer:
     invitation: Invitation
     org_name: str
     has_account: bool
-    """Whether to sign in with it, rather than to make an account."""
+    """Whether to sign in with it, rather than to choose a password for it."""
 
 
 class Invitations:
     """Sending, seeing, withdrawing and accepting invitations."""
 
     def __init__(
-        self, database: Database, mails: Mails, passwords: Passwords, tokens: LinkTokens, *, public_url: str
+        self,
+        database: Database,
+        *,
+        mails: Mails,
+        passwords: Passwords,
+        tokens: LinkTokens,
+        revocations: SessionRevocations,
+        public_url: str,
     ) -> None:
         self._database = database
         self._mails = mails
         self._passwords = passwords
         self._tokens = tokens
+        self._revocations = revocations
         self._public_url = public_url
 
     async def create(self, access: Access, org_id: UUID, email: str, role: Role, origin: Origin) -> Invitation:
@@ -140,6 +151,7 @@ class Invitations:
         """Withdraw an invitation. Withdrawing a withdrawn one is no error.
 
         Raises:
+            ForbiddenError: the role holds something that the caller does not.
             ConflictError: it was accepted.
         """
         scope = access.in_org(str(org_id))
@@ -148,6 +160,7 @@ class Invitations:
             invitation = await store.find_invitation(connection, scope, invitation_id, lock=True)
             if invitation is None:
                 raise NotFoundError
+            await require_power(connection, scope, invitation.role)
             check_version(invitation.version)
             if invitation.status == "revoked":
                 return
@@ -164,20 +177,28 @@ class Invitations:
         async with self._database.transaction() as connection:
             invitation, org = await self._find_open(connection, token)
             user = await user_store.find_user_by_email(connection, invitation.email)
-        return Offer(invitation, org.name, user is not None)
+        return Offer(invitation, org.name, user is not None and not _may_be_claimed(user))
 
     async def accept(self, actor: Claims, token: str, origin: Origin) -> Invitation:
-        """The caller joins. Raises as `look_up` does, or `ForbiddenError`: it is for another e-mail than theirs."""
+        """The caller joins.
+
+        Raises:
+            NotFoundError: as `look_up`.
+            ForbiddenError: it is for another e-mail than theirs.
+            ConflictError: nobody has confirmed their e-mail: accept as a new user, with a new password.
+        """
         async with self._database.transaction() as connection:
             invitation, _ = await self._find_open(connection, token, lock=True)
             user = await user_store.find_user(connection, UUID(actor.sub))
             if user is None or user.status != "active" or user.email != invitation.email:
                 raise ForbiddenError("This invitation is for another e-mail than yours.", code="invitation_of_another")
-            await user_store.confirm_email(connection, user.id)
+            if _may_be_claimed(user):
+                detail = "Nobody has shown yet to have this account's e-mail. Choose a new password with the link."
+                raise ConflictError(detail, code="email_not_confirmed")
             return await self._join(connection, invitation, user, origin)
 
     async def accept_as_new_user(self, token: str, name: str, password: str, origin: Origin) -> Invitation:
-        """Make a user of the invited e-mail, who joins.
+        """Make a user of the invited e-mail, who joins; or hand its account to them, when nobody had confirmed the e-mail.
 
         Raises:
             NotFoundError: as `look_up`.
@@ -186,17 +207,25 @@ class Invitations:
         """
         await self.look_up(token)  # hashing takes long: not for somebody without a link
         password_hash = await self._passwords.hash(password)
+        ended: list[UUID] = []
         try:
             async with self._database.transaction() as connection:
                 invitation, _ = await self._find_open(connection, token, lock=True)
-                user = await users.insert_user(
-                    connection, invitation.email, password_hash, name=name, email_confirmed=True
-                )
-                created = Change("user.create", user.id, after=users.describe(user))
-                return await self._join(connection, invitation, user, origin, created)
+                user = await user_store.find_user_by_email(connection, invitation.email)
+                if user is None:
+                    user = await users.insert_user(
+                        connection, invitation.email, password_hash, name=name, email_confirmed=True
+                    )
+                    change = Change("user.create", user.id, after=users.describe(user))
+                elif _may_be_claimed(user):
+                    ended, change = await claim_account(connection, user, password_hash, name=name)
+                else:
+                    raise _account_exists()
+                accepted = await self._join(connection, invitation, user, origin, change)
         except IntegrityError as error:
-            detail = "There is an account with this e-mail: sign in, then accept."
-            raise ConflictError(detail, code="account_exists") from error
+            raise _account_exists() from error
+        await self._revocations.push(session_ids=ended)
+        return accepted
 
     async def _find_open(
         self, connection: AsyncConnection, token: str, *, lock: bool = False
@@ -246,6 +275,14 @@ class Invitations:
             "If you did not expect this, ignore it.\n"
         )
         return Mail(invitation.email, f"Invitation to {name}", text)
+
+
+def _may_be_claimed(user: User) -> bool:
+    return user.email_confirmed_at is None and user.status == "active"
+
+
+def _account_exists() -> ConflictError:
+    return ConflictError("There is an account with this e-mail: sign in, then accept.", code="account_exists")
 
 
 def _require_pending(invitation: Invitation) -> None:

@@ -1,4 +1,9 @@
-"""Members: who belongs to an org, with which role. An org always has an owner, and only owners make and unmake owners."""
+"""Members: who belongs to an org, with which role. An org always has an owner, and only owners make and unmake owners.
+
+People come into an org by an invitation, to which they agree. Only administrators of the platform put somebody in without asking,
+and make accounts with a password of their choice: whoever else could would know passwords of other people's accounts, learn
+which e-mails have one, and see where strangers are signed in by making them members.
+"""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,6 +17,7 @@ from ias.contracts.ids import uuid7
 from ias.contracts.permissions import ROLE_PERMISSIONS, Role
 from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.grants import require_all_that_is_held_by, require_permissions
 from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.redis_records import RedisRecords
@@ -67,8 +73,9 @@ class Members:
         Raises:
             ConflictError: they are a member already.
             InvalidError: there is no such user, and no password to make one with.
-            ForbiddenError: the role holds something that the caller does not.
+            ForbiddenError: the caller does not administer the platform.
         """
+        access.on_platform()
         scope = access.in_org(str(org_id))
         email = users.check_email(wanted.email)
         # Hashed before the transaction, whether or not it will be needed: it takes long.
@@ -76,7 +83,6 @@ class Members:
         try:
             async with self._database.transaction() as connection:
                 check_may_join(await lock_org(connection, org_id), email)
-                await require_power(connection, scope, wanted.role)
                 user = await user_store.find_user_by_email(connection, email)
                 changes = []
                 if user is None:
@@ -109,7 +115,7 @@ class Members:
 
         Raises:
             ConflictError: it would leave the org without an owner.
-            ForbiddenError: to or from a role that holds something the caller does not.
+            ForbiddenError: to a role that holds something the caller does not, or of a member who holds such a thing.
         """
         scope = access.in_org(str(org_id))
         key_ids: list[UUID] = []
@@ -120,7 +126,7 @@ class Members:
             before, after = changes.against(member)
             if not after:
                 return member, True
-            await require_power(connection, scope, member.role)
+            await require_power_over(connection, scope, member)
             await require_power(connection, scope, after.get("role", member.role))
             if _owns(member.role, member.status) and not _owns(
                 **{"role": member.role, "status": member.status, **after}
@@ -140,14 +146,14 @@ class Members:
 
         Raises:
             ConflictError: it would leave the org without an owner.
-            ForbiddenError: their role holds something that the caller does not.
+            ForbiddenError: they hold something that the caller does not.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             await lock_org(connection, org_id)
             member = await _get_member(connection, scope, user_id)
             check_version(member.version)
-            await require_power(connection, scope, member.role)
+            await require_power_over(connection, scope, member)
             if _owns(member.role, member.status):
                 await _require_another_owner(connection, scope)
             await store.delete_member(connection, scope, user_id)
@@ -196,8 +202,17 @@ async def require_power(connection: AsyncConnection, scope: OrgScope, role: Role
         raise ForbiddenError("You are no member of this org any more.")
     if role is Role.OWNER and actor.role is not Role.OWNER:
         raise ForbiddenError("Only an owner can make or unmake an owner.")
-    if not ROLE_PERMISSIONS[role] <= ROLE_PERMISSIONS[actor.role]:
-        raise ForbiddenError(f"The role `{role}` holds something that yours does not.")
+    await require_permissions(connection, scope, None, ROLE_PERMISSIONS[role])
+
+
+async def require_power_over(connection: AsyncConnection, scope: OrgScope, member: Member) -> None:
+    """Return when the caller may change, remove or sign out a member: who holds all that the member holds, by whatever role.
+
+    Raises:
+        ForbiddenError: they may not.
+    """
+    await require_power(connection, scope, member.role)
+    await require_all_that_is_held_by(connection, scope, member.user_id)
 
 
 def _owns(role: Role, status: str) -> bool:

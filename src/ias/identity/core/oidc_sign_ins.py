@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.identity.core import users
+from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import append
 from ias.identity.core.identity_providers import IdentityProviders
 from ias.identity.core.link_tokens import LinkTokens
@@ -25,8 +26,6 @@ from ias.identity.core.sessions import Sessions, SignedIn
 from ias.identity.core.sign_in_attempts import SignInAttempts, address_counter
 from ias.identity.store import identity_providers as store
 from ias.identity.store import invitations as invitation_store
-from ias.identity.store import second_factors as factor_store
-from ias.identity.store import sessions as session_store
 from ias.identity.store import users as user_store
 from ias.identity.store.identity_providers import IdentityProvider, OidcSignIn
 from ias.identity.store.users import User
@@ -172,18 +171,12 @@ class OidcSignIns:
             user = await users.insert_user(connection, identity.email, None, name=identity.name, email_confirmed=True)
             changes.append(Change("user.create", user.id, after=users.describe(user)))
         elif user.email_confirmed_at is None:
-            # Somebody made this account, and perhaps not whoever has the e-mail: what they know of it opens nothing any more.
-            ended = await self._take_over(connection, user)
-            changes.append(Change("user.confirm_email", user.id, after={"password": None, "second_factor": None}))
+            # Somebody made this account, and perhaps not whoever has the e-mail.
+            ended, claimed = await claim_account(connection, user, None)
+            changes.append(claimed)
         await store.link_user(connection, provider.id, identity.subject, user.id)
         changes.append(Change("user.link", user.id, after={"identity_provider": str(provider.id)}))
         return user, ended, changes
-
-    async def _take_over(self, connection: AsyncConnection, user: User) -> list[UUID]:
-        await user_store.set_password(connection, user.id, None)
-        await user_store.confirm_email(connection, user.id)
-        await factor_store.delete_second_factor(connection, user.id)
-        return await session_store.revoke_sessions_of_user(connection, user.id, "the e-mail was confirmed by its owner")
 
 
 async def _find_enabled(connection: AsyncConnection, provider_id: UUID) -> IdentityProvider:

@@ -41,6 +41,17 @@ def check_not_locked_out(
         raise InvalidError(detail, errors=[FieldError(pointer="/sign_in_domains", detail=detail)])
 
 
+def check_owners_stay(sign_in_domains: Sequence[str] | None, owner_emails: Sequence[str]) -> None:
+    """Return when no owner is kept out by domains: an administrator has no such power over them.
+
+    Raises:
+        InvalidError: one would be.
+    """
+    if not all(is_domain_allowed(sign_in_domains, email) for email in owner_emails):
+        detail = "These domains do not hold the e-mail of every owner, who would be locked out."
+        raise InvalidError(detail, errors=[FieldError(pointer="/sign_in_domains", detail=detail)])
+
+
 def check_may_join(org: Org, email: str) -> None:
     """Return when somebody with a normalised e-mail may belong to an org.
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.ids import uuid7
 from ias.contracts.permissions import Role
 from ias.identity.core.audit_log import Change, Origin, append
-from ias.identity.core.org_rules import check_not_deleted, check_not_locked_out
+from ias.identity.core.org_rules import check_not_deleted, check_not_locked_out, check_owners_stay
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import members as member_store
@@ -99,7 +99,7 @@ class Orgs:
 
         Raises:
             ConflictError: the org was deleted.
-            InvalidError: under these settings the caller could not act in the org any more.
+            InvalidError: under these settings the caller could not act in the org any more, or an owner whom they are not.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
@@ -162,6 +162,10 @@ async def _check_caller_stays(
     if scope.actor.platform_admin or not changes.given & _SIGN_IN_RULES:
         return
     user = await user_store.find_user(connection, UUID(scope.actor.sub))
+    caller = await member_store.find_member(connection, scope, UUID(scope.actor.sub))
+    if "sign_in_domains" in changes.given and (caller is None or caller.role is not Role.OWNER):
+        emails = await member_store.list_owner_emails(connection, UUID(scope.org_id), but_platform_admins=True)
+        check_owners_stay(changes.sign_in_domains, emails)
     check_not_locked_out(
         ip_networks=changes.ip_networks,
         sign_in_domains=changes.sign_in_domains,

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
+from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import Cause, Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import Mail, Mails
@@ -18,6 +19,7 @@ from ias.identity.core.sign_in_attempts import SignInAttempts, email_counter, re
 from ias.identity.core.users import normalize_email
 from ias.identity.store import password_resets as store
 from ias.identity.store import sessions as session_store
+from ias.identity.store import sign_in_challenges as challenge_store
 from ias.identity.store import users as user_store
 from ias.identity.store.users import User
 from ias.kit.database import Database
@@ -124,6 +126,8 @@ class PasswordChanges:
     async def complete_reset(self, token: str, password: str, origin: Origin) -> None:
         """Set the password of whoever was sent the link, and end all their sessions.
 
+        A second factor stays, except in an account whose e-mail nobody had confirmed: whoever made it may have set it up.
+
         Raises:
             NotFoundError: the link was invented, has expired or was used.
             InvalidError: the password cannot be one.
@@ -138,10 +142,14 @@ class PasswordChanges:
             user = await self._find_user_of(connection, digest)
             if not await store.use_reset(connection, digest, user.email):
                 raise _void()
-            await user_store.set_password(connection, user.id, password_hash)
-            await user_store.confirm_email(connection, user.id)
-            ended = await self._end_access(connection, user, "the password was reset")
-            await append(connection, origin.by_user(user.id), Change("user.reset_password", user.id))
+            changes = [Change("user.reset_password", user.id)]
+            if user.email_confirmed_at is None:
+                ended, claimed = await claim_account(connection, user, password_hash)
+                changes.append(claimed)
+            else:
+                await user_store.set_password(connection, user.id, password_hash)
+                ended = await self._end_access(connection, user, "the password was reset")
+            await append(connection, origin.by_user(user.id), *changes)
         await self._attempts.forget(email_counter(user.email))
         await self._revocations.push(session_ids=ended)
 
@@ -156,6 +164,7 @@ class PasswordChanges:
         self, connection: AsyncConnection, user: User, because: str, *, but: UUID | None = None
     ) -> list[UUID]:
         await store.delete_resets_of(connection, user.email)
+        await challenge_store.delete_challenges_of(connection, user.id)
         return await session_store.revoke_sessions_of_user(connection, user.id, because, but=but)
 
     def _write(self, email: str, token: str) -> Mail:

@@ -86,7 +86,7 @@ class Roles:
         permissions: Sequence[Permission] | None,
         origin: Origin,
     ) -> CustomRole:
-        """The role after the changes (None changes nothing). Raises as `create` does."""
+        """The role after the changes (None changes nothing). Raises as `create` does, also for what the role permitted before."""
         scope = access.in_org(str(org_id))
         losing: list[UUID] = []
         try:
@@ -101,7 +101,7 @@ class Roles:
                     return role
                 _check(name or role.name, permissions or ())
                 had, has = as_permissions(role.permissions), as_permissions(wanted["permissions"])
-                await require_permissions(connection, scope, None, had ^ has)
+                await require_permissions(connection, scope, None, had | has)
                 before = {field: getattr(role, field) for field in after}
                 role = await store.update_role(connection, scope, role_id, after)
                 if had - has:
@@ -118,11 +118,13 @@ class Roles:
 
         Raises:
             ConflictError: somebody holds it.
+            ForbiddenError: it holds something that the caller does not.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             await lock_org(connection, org_id)
             role = await _get(connection, scope, role_id, lock=True)
+            await require_permissions(connection, scope, None, as_permissions(role.permissions))
             if await store.list_holders(connection, role_id):
                 raise ConflictError("Somebody holds the role; take it from them first.", code="role_in_use")
             await store.delete_role(connection, scope, role_id)

@@ -15,12 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.password_changes import PasswordChanges
+from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.core.sign_in_attempts import SignInAttempts, email_counter
 from ias.identity.store import second_factors as store
+from ias.identity.store import sessions as session_store
+from ias.identity.store import sign_in_challenges as challenge_store
 from ias.identity.store import users as user_store
 from ias.identity.store.second_factors import SecondFactor
+from ias.kit.access import Access
 from ias.kit.database import Database
-from ias.kit.problems import ConflictError, ForbiddenError, UnauthenticatedError
+from ias.kit.problems import ConflictError, ForbiddenError, NotFoundError, UnauthenticatedError
 from ias.kit.sealing import Sealer
 from ias.kit.tokens import Claims
 
@@ -54,9 +58,16 @@ class SecondFactors:
     """Setting up, using and giving up a second factor."""
 
     def __init__(
-        self, database: Database, attempts: SignInAttempts, password_changes: PasswordChanges, sealer: Sealer
+        self,
+        database: Database,
+        *,
+        attempts: SignInAttempts,
+        password_changes: PasswordChanges,
+        revocations: SessionRevocations,
+        sealer: Sealer,
     ) -> None:
         self._database = database
+        self._revocations = revocations
         self._attempts = attempts
         self._password_changes = password_changes
         self._sealer = sealer
@@ -130,6 +141,24 @@ class SecondFactors:
         async with self._database.transaction() as connection:
             await store.delete_second_factor(connection, user.id)
             await append(connection, origin.by(actor), Change("second_factor.delete", user.id))
+
+    async def reset(self, access: Access, user_id: UUID, origin: Origin) -> None:
+        """Take the second factor from somebody who lost it, with their sessions: whoever found the device has one, perhaps.
+
+        Raises:
+            ForbiddenError: the caller does not administer the platform.
+            NotFoundError: there is no such user, or they have none.
+        """
+        actor = access.on_platform()
+        async with self._database.transaction() as connection:
+            factor = await store.find_second_factor(connection, user_id, lock=True)
+            if factor is None:
+                raise NotFoundError
+            await store.delete_second_factor(connection, user_id)
+            await challenge_store.delete_challenges_of(connection, user_id)
+            ended = await session_store.revoke_sessions_of_user(connection, user_id, "the second factor was reset")
+            await append(connection, origin.by(actor), Change("second_factor.reset", user_id))
+        await self._revocations.push(session_ids=ended)
 
     async def use(self, connection: AsyncConnection, user_id: UUID, code: str) -> str | None:
         """Use a code up: `totp`, `recovery code`, or None when it is neither (any more)."""

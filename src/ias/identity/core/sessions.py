@@ -15,7 +15,7 @@ from ias.contracts.ids import uuid7
 from ias.identity.core.access_tokens import AccessToken, AccessTokens
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.grants import list_usable_roles
-from ias.identity.core.members import require_power
+from ias.identity.core.members import require_power_over
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import members as member_store
 from ias.identity.store import sessions as store
@@ -24,7 +24,7 @@ from ias.identity.store.sessions import Session
 from ias.identity.store.users import User
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
-from ias.kit.problems import NotFoundError, UnauthenticatedError
+from ias.kit.problems import ForbiddenError, NotFoundError, UnauthenticatedError
 from ias.kit.tokens import Claims
 
 REFRESH_TOKEN_PREFIX = "ias-rt-"  # noqa: S105  # what a leak scanner looks for; not a secret
@@ -141,7 +141,7 @@ class Sessions:
         """Where a member is signed in, newest first.
 
         Raises:
-            ForbiddenError: their role holds something that the caller does not.
+            ForbiddenError: they hold something that the caller does not.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
@@ -201,7 +201,10 @@ async def _require_power_over(connection: AsyncConnection, scope: OrgScope, user
     member = await member_store.find_member(connection, scope, user_id)
     if member is None:
         raise NotFoundError
-    await require_power(connection, scope, member.role)
+    await require_power_over(connection, scope, member)
+    user = await user_store.find_user(connection, user_id)
+    if user is not None and user.platform_admin and not scope.actor.platform_admin:
+        raise ForbiddenError("They administer the platform.")
 
 
 def _digest(refresh_token: str) -> str:

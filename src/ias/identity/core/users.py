@@ -1,8 +1,8 @@
-"""Users: their e-mails, the first administrator, and what a user may know about themselves."""
+"""Users: their e-mails, the platform's administrators, what a user may know about themselves, and suspending them."""
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,8 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
-from ias.identity.core.audit_log import Cause, Change, append
+from ias.identity.core.audit_log import Cause, Change, Origin, append
 from ias.identity.core.passwords import Passwords
+from ias.identity.core.redis_records import RedisRecords
+from ias.identity.core.session_revocations import SessionRevocations
+from ias.identity.store import api_keys as key_store
 from ias.identity.store import members as member_store
 from ias.identity.store import roles as role_store
 from ias.identity.store import sessions as session_store
@@ -22,9 +25,11 @@ from ias.identity.store import users as store
 from ias.identity.store.members import Grant, Membership
 from ias.identity.store.roles import CustomGrant
 from ias.identity.store.users import User
+from ias.kit.access import Access
 from ias.kit.database import Database
-from ias.kit.problems import FieldError, InvalidError, UnauthenticatedError
+from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError, UnauthenticatedError
 from ias.kit.tokens import Claims
+from ias.kit.writes import check_version
 
 log = structlog.get_logger("ias.identity.users")
 
@@ -80,6 +85,19 @@ class Me:
     custom_grants: Sequence[CustomGrant]
 
 
+@dataclass(frozen=True, slots=True)
+class UserChanges:
+    """What to change of a user; None leaves it as it is."""
+
+    status: str | None = None
+    platform_admin: bool | None = None
+
+    def against(self, user: User) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What differs: as it is, and as it shall be."""
+        wanted = {name: value for name, value in asdict(self).items() if value not in (None, getattr(user, name))}
+        return {name: getattr(user, name) for name in wanted}, wanted
+
+
 async def insert_user(
     connection: AsyncConnection,
     email: str,
@@ -107,11 +125,15 @@ async def insert_user(
 
 
 class Users:
-    """Users as such; their roles are `members`', their sign-ins `sessions`'."""
+    """Users as such; their roles are `members`', their sign-ins `sessions`'. All but the caller themselves is the platform's."""
 
-    def __init__(self, database: Database, passwords: Passwords) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, records: RedisRecords, revocations: SessionRevocations
+    ) -> None:
         self._database = database
         self._passwords = passwords
+        self._records = records
+        self._revocations = revocations
 
     async def ensure_platform_admin(self, email: str, password: str) -> None:
         """Make the first administrator of the platform where there is none.
@@ -150,3 +172,68 @@ class Users:
             grants = await member_store.list_grants(connection, user.id)
             custom_grants = await role_store.list_custom_grants(connection, user.id)
         return Me(user, session.id, memberships, grants, custom_grants)
+
+    async def list_users(self, access: Access, *, email: str | None, after: UUID | None, limit: int) -> list[User]:
+        """All users, or the one of an e-mail, newest first.
+
+        Raises:
+            ForbiddenError: the caller does not administer the platform.
+        """
+        access.on_platform()
+        normal = normalize_email(email) if email is not None else None
+        if normal is not None and not normal.isprintable():
+            return []  # nobody has such a one, and PostgreSQL would not take a NUL
+        async with self._database.transaction() as connection:
+            return await store.list_users(connection, email=normal, after=after, limit=limit)
+
+    async def get(self, access: Access, user_id: UUID) -> User:
+        """The user. Raises as `list_users` does, or `NotFoundError`."""
+        access.on_platform()
+        async with self._database.transaction() as connection:
+            return await get_user(connection, user_id)
+
+    async def update(self, access: Access, user_id: UUID, changes: UserChanges, origin: Origin) -> tuple[User, bool]:
+        """The user after the changes; and whether they are in force at the gateways.
+
+        A suspended user is signed out everywhere, cannot sign in, and their own keys stop, in every org.
+
+        Raises:
+            ForbiddenError: the caller does not administer the platform.
+            ConflictError: nobody would administer it any more.
+        """
+        actor = access.on_platform()
+        ended: list[UUID] = []
+        key_ids: list[UUID] = []
+        async with self._database.transaction() as connection:
+            # All of them: of two administrators who unmake each other, the second finds themselves the last.
+            administrators = await store.lock_platform_admins(connection)
+            user = await get_user(connection, user_id, lock=True)
+            check_version(user.version)
+            before, after = changes.against(user)
+            if not after:
+                return user, True
+            remains = {"status": user.status, "platform_admin": user.platform_admin} | after
+            if administrators == [user_id] and remains != {"status": "active", "platform_admin": True}:
+                raise ConflictError("The platform would be left without an administrator.", code="last_platform_admin")
+            await store.update_user(connection, user_id, after)
+            await store.raise_token_version(connection, user_id)
+            if "status" in after:
+                key_ids = await key_store.touch_api_keys_of_user(connection, None, user_id)
+            if remains["status"] == "suspended":
+                ended = await session_store.revoke_sessions_of_user(connection, user_id, "the user was suspended")
+            await append(connection, origin.by(actor), Change("user.update", user_id, None, before, after))
+            user = await get_user(connection, user_id)
+        await self._revocations.push(session_ids=ended, user_ids=[user_id])
+        return user, await self._records.push(api_key=key_ids)
+
+
+async def get_user(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> User:
+    """The user, who must exist.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    user = await store.find_user(connection, user_id, lock=lock)
+    if user is None:
+        raise NotFoundError
+    return user

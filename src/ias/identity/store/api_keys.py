@@ -161,11 +161,14 @@ async def revoke_api_keys_of_user(connection: AsyncConnection, scope: OrgScope, 
     return [ApiKey(**row) for row in rows]
 
 
-async def touch_api_keys_of_user(connection: AsyncConnection, scope: OrgScope, user_id: UUID) -> list[UUID]:
-    """The user's own active keys in the scope's org, one version further: whether they open anything has changed."""
-    statement = update(api_keys).where(
-        api_keys.c.org_id == UUID(scope.org_id), api_keys.c.user_id == user_id, api_keys.c.status == "active"
-    )
+async def touch_api_keys_of_user(connection: AsyncConnection, scope: OrgScope | None, user_id: UUID) -> list[UUID]:
+    """The user's own active keys, one version further: whether they open anything has changed.
+
+    Those in the scope's org; without a scope those in every org, for the platform.
+    """
+    statement = update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.status == "active")
+    if scope is not None:
+        statement = statement.where(api_keys.c.org_id == UUID(scope.org_id))
     statement = statement.values(version=api_keys.c.version + 1, updated_at=func.now())
     return list((await connection.execute(statement.returning(api_keys.c.id))).scalars())
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -95,14 +95,18 @@ async def count_owners(connection: AsyncConnection, scope: OrgScope) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
-async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]:
-    """Everything a user holds. In a deleted org that is nothing, but for its owners, who may restore it."""
+async def list_grants(connection: AsyncConnection, user_id: UUID, *, even_suspended: bool = False) -> list[Grant]:
+    """Everything a user holds. In a deleted org that is nothing, but for its owners, who may restore it.
+
+    A suspended member holds nothing, or with `even_suspended` what they will when they are restored.
+    """
+    let = true() if even_suspended else members.c.status == "active"
     in_orgs = (
         select(members.c.org_id, members.c.role)
         .join(orgs, orgs.c.id == members.c.org_id)
         .where(
             members.c.user_id == user_id,
-            members.c.status == "active",
+            let,
             (orgs.c.status != "deleted") | (members.c.role == Role.OWNER),
         )
         .order_by(members.c.org_id)
@@ -111,7 +115,7 @@ async def list_grants(connection: AsyncConnection, user_id: UUID) -> list[Grant]
         select(project_roles.c.org_id, project_roles.c.project_id, project_roles.c.role)
         .join(orgs, orgs.c.id == project_roles.c.org_id)
         .join(members, and_(members.c.org_id == project_roles.c.org_id, members.c.user_id == project_roles.c.user_id))
-        .where(project_roles.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
+        .where(project_roles.c.user_id == user_id, let, orgs.c.status != "deleted")
         .order_by(project_roles.c.project_id)
     )
     grants: list[Grant] = [(str(row.org_id), None, Role(row.role)) for row in await connection.execute(in_orgs)]
@@ -138,13 +142,17 @@ async def list_sign_in_rules(connection: AsyncConnection, org_ids: Collection[st
     return [SignInRule(str(row.id), row.sign_in_domains, row.ip_networks) for row in rows]
 
 
-async def list_owner_emails(connection: AsyncConnection, org_id: UUID) -> list[str]:
-    """Whom to write to about an org: its owners, who are not suspended."""
+async def list_owner_emails(
+    connection: AsyncConnection, org_id: UUID, *, but_platform_admins: bool = False
+) -> list[str]:
+    """The e-mails of an org's owners, who are not suspended; all, or those who hold nothing beyond orgs."""
     query = (
         select(users.c.email)
         .join(members, members.c.user_id == users.c.id)
         .where(members.c.org_id == org_id, members.c.role == Role.OWNER, members.c.status == "active")
     )
+    if but_platform_admins:
+        query = query.where(~users.c.platform_admin)
     return list((await connection.execute(query)).scalars())
 
 

@@ -137,9 +137,16 @@ async def delete_assignment(connection: AsyncConnection, scope: OrgScope, assign
 
 
 async def list_custom_grants(
-    connection: AsyncConnection, user_id: UUID, *, org_ids: Collection[str] | None = None
+    connection: AsyncConnection,
+    user_id: UUID,
+    *,
+    org_ids: Collection[str] | None = None,
+    even_suspended: bool = False,
 ) -> list[CustomGrant]:
-    """The custom roles a user holds as an active member of orgs that were not deleted; of `org_ids` alone, when given."""
+    """The custom roles a user holds as an active member of orgs that were not deleted; of `org_ids` alone, when given.
+
+    With `even_suspended` also those that a suspended member will hold when they are restored.
+    """
     query = (
         select(
             role_assignments.c.org_id,
@@ -151,9 +158,11 @@ async def list_custom_grants(
         .join(roles, roles.c.id == role_assignments.c.role_id)
         .join(orgs, orgs.c.id == role_assignments.c.org_id)
         .join(members, and_(members.c.org_id == role_assignments.c.org_id, members.c.user_id == user_id))
-        .where(role_assignments.c.user_id == user_id, members.c.status == "active", orgs.c.status != "deleted")
+        .where(role_assignments.c.user_id == user_id, orgs.c.status != "deleted")
         .order_by(role_assignments.c.id)
     )
+    if not even_suspended:
+        query = query.where(members.c.status == "active")
     if org_ids is not None:
         query = query.where(role_assignments.c.org_id.in_([UUID(org_id) for org_id in org_ids]))
     return [

@@ -44,6 +44,11 @@ async def delete_challenge(connection: AsyncConnection, token_digest: str) -> No
     await connection.execute(delete(sign_in_challenges).where(sign_in_challenges.c.token_digest == token_digest))
 
 
+async def delete_challenges_of(connection: AsyncConnection, user_id: UUID) -> None:
+    """The user's password is another one: what was begun with the old one is over."""
+    await connection.execute(delete(sign_in_challenges).where(sign_in_challenges.c.user_id == user_id))
+
+
 async def delete_challenges_expired_before(connection: AsyncConnection, moment: datetime) -> None:
     """Forget what nobody answered."""
     await connection.execute(delete(sign_in_challenges).where(sign_in_challenges.c.expires_at < moment))

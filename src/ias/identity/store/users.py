@@ -36,10 +36,35 @@ async def insert_user(connection: AsyncConnection, values: dict[str, Any]) -> Us
     return User(**result.mappings().one())
 
 
-async def find_user(connection: AsyncConnection, user_id: UUID) -> User | None:
+async def find_user(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> User | None:
     """The user of an id."""
-    row = (await connection.execute(select(users).where(users.c.id == user_id))).mappings().one_or_none()
+    query = select(users).where(users.c.id == user_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
     return User(**row) if row else None
+
+
+async def list_users(connection: AsyncConnection, *, email: str | None, after: UUID | None, limit: int) -> list[User]:
+    """Users, newest first; the one of a normalised e-mail alone, when that is given."""
+    query = select(users).order_by(users.c.id.desc()).limit(limit)
+    if email is not None:
+        query = query.where(users.c.email == email)
+    if after is not None:
+        query = query.where(users.c.id < after)
+    return [User(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def update_user(connection: AsyncConnection, user_id: UUID, changes: dict[str, Any]) -> None:
+    """Change a user, who is one version further then."""
+    statement = update(users).where(users.c.id == user_id)
+    await connection.execute(statement.values(**changes, version=users.c.version + 1, updated_at=func.now()))
+
+
+async def lock_platform_admins(connection: AsyncConnection) -> list[UUID]:
+    """Who administers the platform and is not suspended. Nobody else changes who does until the commit."""
+    query = select(users.c.id).where(users.c.platform_admin, users.c.status == "active").order_by(users.c.id)
+    return list((await connection.execute(query.with_for_update(key_share=True))).scalars())
 
 
 async def find_user_by_email(connection: AsyncConnection, email: str) -> User | None:
@@ -63,10 +88,10 @@ async def replace_password(connection: AsyncConnection, user_id: UUID, old_hash:
     return (await connection.execute(statement)).rowcount == 1
 
 
-async def confirm_email(connection: AsyncConnection, user_id: UUID) -> None:
-    """Remember that the user has shown to have their e-mail; when they first did stays."""
+async def confirm_email(connection: AsyncConnection, user_id: UUID, *, name: str | None = None) -> None:
+    """Remember that the user has shown to have their e-mail, and what they call themselves; when they first did stays."""
     statement = update(users).where(users.c.id == user_id, users.c.email_confirmed_at.is_(None))
-    await connection.execute(statement.values(email_confirmed_at=func.now()))
+    await connection.execute(statement.values(email_confirmed_at=func.now(), name=name or users.c.name))
 
 
 async def raise_token_version(connection: AsyncConnection, user_id: UUID) -> None:
