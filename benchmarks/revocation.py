@@ -9,24 +9,19 @@ last success with the key. Probing goes on to the end: a key that works again wa
 
 import argparse
 import asyncio
-import json
-import os
 import random
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-IAS = [sys.executable, "-m", "ias"]
-START_TIMEOUT_S = 240
+sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, its own folder is what Python knows
+
+from benchmarks.own_platform import run_platform
+
 REQUEST_TIMEOUT_S = 20.0
 SETTLE_S = 3.0
 """How long keys are probed on after the last revocation: longer than any read that could revive one."""
@@ -58,28 +53,6 @@ class Key:
     def effect_s(self) -> float:
         """From the request to revoke to the last success."""
         return max(0.0, self.last_success_at - self.asked_at)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def run_platform(workers: int) -> Iterator[dict[str, Any]]:
-    """A platform of its own; how to reach it."""
-    with tempfile.TemporaryDirectory(prefix="ias-revocation-") as directory:
-        data = ["--data-dir", str(Path(directory) / "data")]
-        ports = ["--port", str(free_port()), "--management-port", str(free_port())]
-        started = [*IAS, "up", "--detach", *data, *ports, "--workers", str(workers)]
-        environment = {**os.environ, "IAS_GATEWAY_ACCESS_LOG": "false"}
-        subprocess.run(started, check=True, timeout=START_TIMEOUT_S, stdout=subprocess.DEVNULL, env=environment)
-        try:
-            [document] = Path(directory).rglob("connection.json")
-            yield json.loads(document.read_text())
-        finally:
-            subprocess.run([*IAS, "down", *data], check=True, timeout=START_TIMEOUT_S, stdout=subprocess.DEVNULL)
 
 
 async def sign_in(client: httpx.AsyncClient, connection: dict[str, Any]) -> None:
@@ -177,7 +150,7 @@ def main() -> None:
     parser.add_argument("--revocations", type=int, default=100)
     parser.add_argument("--connections", type=int, default=24, help="that probe, spread over the workers by the kernel")
     options = parser.parse_args()
-    with run_platform(options.workers) as connection:
+    with run_platform("--workers", str(options.workers)) as connection:
         measured = measure(connection, revocations=options.revocations, connections=options.connections)
         keys, probes, completions = asyncio.run(measured)
     print(report(keys, workers=options.workers, probes=probes, completions=completions))

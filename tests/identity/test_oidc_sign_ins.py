@@ -158,7 +158,8 @@ async def test_what_a_browser_brings_back_counts_once_and_only_from_the_browser_
     assert (await browser.post("/identity/v1/sessions/oidc", json=back)).status_code == 401
 
     back = await leave(browser, provider_id)
-    tampered = await browser.post("/identity/v1/sessions/oidc", json={**back, "state": back["state"][:-1] + "A"})
+    other_end = "A" if back["state"][-1] != "A" else "B"
+    tampered = await browser.post("/identity/v1/sessions/oidc", json={**back, "state": back["state"][:-1] + other_end})
     assert tampered.json()["code"] == "invalid_state"
     mixed_up = await browser.post("/identity/v1/sessions/oidc", json={**back, "iss": "https://elsewhere.example"})
     assert mixed_up.json()["code"] == "oidc_refused"
