@@ -64,6 +64,12 @@ test-compiled: compile ## The gateway's tests on the compiled build (ARGS: optio
 	@$(BIN)/python -m tests.servers.programs
 	PYTHONPATH=.venv/compiled $(BIN)/pytest -n auto --maxprocesses=$(WORKERS_MAX) tests/gateway $(ARGS)
 
+.PHONY: chaos
+chaos: ## kill -9 everything in a loop under load, then check the books (ARGS: options of benchmarks/chaos.py)
+	@requirements/install.sh dev
+	@$(BIN)/python -m tests.servers.programs
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
 .PHONY: contracts
 contracts: ## Write what is generated from the code: contracts/openapi/*.json and docs/settings.md
 	@requirements/install.sh dev

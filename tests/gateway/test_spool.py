@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from ias.gateway import pipeline
+from ias.gateway.context import Gateway
+from ias.gateway.exchange import Exchange, Progress
 from ias.gateway.publishing import SpoolPublisher
+from ias.gateway.record import record
+from ias.gateway.redis_connection import pack
+from ias.gateway.script_calls import SETTLE
+from ias.gateway.settle import settle
 from ias.gateway.spool import Spool, measure_bytes, read_batches
 from tests.gateway.conftest import StartGateway
-from tests.gateway.platform import CollectingPublisher, Pushed, RunningGateway, until
+from tests.gateway.platform import CollectingPublisher, Pushed, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat
 from tests.gateway.scripted_upstream import ScriptedUpstream
 
@@ -68,6 +76,41 @@ async def test_records_of_a_killed_worker_are_published_by_another(tmp_path: Pat
     assert publisher._spool.corrupt_lines == 1
     assert not directory.exists()  # noqa: ASYNC240
     assert measure_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+async def test_a_record_is_with_the_kernel_before_its_settlement_leaves_for_redis(
+    gateway: RunningGateway, pushed: Pushed, earlier: int
+) -> None:
+    """Whoever dies between the two has spent nothing that will not be booked."""
+    await pushed.budgets(budget(10**12))
+    connection = gateway.worker.gateway.redis
+    protocol = connection._protocol
+    assert protocol is not None
+    transport = protocol.transport
+    assert transport is not None
+    write, settled_before_spooled = transport.write, []
+
+    def watch(data: bytes) -> None:
+        if SETTLE.sha.encode() in data:
+            spooled = b"".join(path.read_bytes() for path in gateway.worker.gateway.spool.root.glob("*/*.jsonl"))
+            settled_before_spooled.append(re.search(rb"req_[0-9a-f]{32}", data)[0] not in spooled)  # type: ignore[index]
+        write(data)
+
+    transport.write = watch  # type: ignore[method-assign]
+    gateway.publisher.is_away = True
+
+    def finish_after_another_command(exchange: Exchange, parts: Gateway) -> Progress:
+        for _ in range(earlier):
+            parts.redis.call(pack("PING"), lambda *_: None)
+        return settle(exchange, parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "CLOSING", (finish_after_another_command, record))
+        assert (await ask(gateway.port, chat(), key=pushed.key)).status == 200
+        await gateway.until_quiet()
+    assert settled_before_spooled == [False]
+    gateway.publisher.is_away = False
 
 
 @pytest.mark.parametrize("rubbish", [b"\x00\xff\n", b"[]\n", b'{"id"\n', b"}\n", b"\n", b'{"id":"1"}'])

@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture
 def proof_databases(make_database: Callable[[str], str]) -> dict[str, str]:
-    return {f"{service}_database": make_database(service) for service in ("billing", "analytics")}
+    return {service: make_database(service) for service in ("billing", "analytics")}

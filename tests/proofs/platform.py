@@ -183,8 +183,7 @@ async def run_platform(
     *,
     redis_url: str,
     bus_url: str,
-    billing_database: str,
-    analytics_database: str,
+    databases: Mapping[str, str],
     tenants: list[Tenant],
     workers: int = 2,
     consumers: int = 1,
@@ -192,7 +191,6 @@ async def run_platform(
     **settings: str,
 ) -> AsyncIterator[Platform]:
     """Everything, ready for requests. `settings` are the processes' environment, beside what they need."""
-    databases = {"billing": billing_database, "analytics": analytics_database}
     for service, dsn in databases.items():
         await asyncio.to_thread(migrate, service, dsn)
     issuer = TokenIssuer()
@@ -203,8 +201,8 @@ async def run_platform(
             "IAS_BUS_URL": bus_url,
             "IAS_SECRET_KEY": base64.b64encode(os.urandom(32)).decode(),
             "IAS_IDENTITY_URL": identity_url,
-            "IAS_BILLING_DATABASE_URL": billing_database,
-            "IAS_ANALYTICS_DATABASE_URL": analytics_database,
+            "IAS_BILLING_DATABASE_URL": databases["billing"],
+            "IAS_ANALYTICS_DATABASE_URL": databases["analytics"],
             "IAS_BILLING_HEAL_INTERVAL_S": "0.2",
             "IAS_GATEWAY_RUN_DIR": str(directory / "run"),
             "IAS_GATEWAY_SPOOL_DIR": str(directory / "spool"),

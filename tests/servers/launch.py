@@ -58,7 +58,7 @@ class Kept:
 
     def kill(self) -> None:
         """End the server at once, as kill -9 does; returns when it is gone."""
-        self.signal_server(signal.SIGKILL)
+        os.killpg(self.server_pid, signal.SIGKILL)  # each server leads a process group of its own
         _wait_until_gone(self.keeper_pid)
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 import asyncpg
 
 from tests.servers import containers, programs
-from tests.servers.launch import Launch, ServerStartError, accepts_connections, free_port, start
+from tests.servers.launch import Kept, Launch, ServerStartError, accepts_connections, free_port, start
 from tests.servers.run import Server, TestRun
 
 IMAGE = "postgres:16-alpine"
@@ -75,22 +75,44 @@ def _start(run: TestRun, directory: Path) -> Server:
     program = programs.find_or_install(programs.POSTGRES)
     if program is None:
         return _start_container()
-    user = _account() if os.geteuid() == 0 else ""
+    data = prepare(program, directory)
+    port = free_port()
+    kept = start_on(run, program, data, port)
+    return Server(url=server_url(port), keeper_pids=(kept.keeper_pid,))
+
+
+def server_url(port: int) -> str:
+    """The DSN of the role that may create databases."""
+    return f"postgresql://ias:ias@127.0.0.1:{port}/postgres"
+
+
+def prepare(program: Path, directory: Path) -> Path:
+    """Initialise a data directory within the given one, for the account that the server will run under."""
+    user = _own_account()
     if user:
         shutil.chown(directory, user)
-    data = directory / "data"
-    _initialise(program.with_name("initdb"), data, user)
-    port = free_port()
+    _initialise(program.with_name("initdb"), directory / "data", user)
+    return directory / "data"
+
+
+def start_on(run: TestRun, program: Path, data: Path, port: int, *options: str) -> Kept:
+    """A server on a given port; the options are added to those of all tests, and win."""
     command = [str(program), "-D", str(data), "-p", str(port)]
-    for option in OPTIONS:
+    for option in (*OPTIONS, *options):
         command += ["-c", option]
-    url = f"postgresql://ias:ias@127.0.0.1:{port}/postgres"
     # SIGQUIT ends it at once and, unlike SIGKILL, gives its shared memory back.
     launch = Launch(
-        directory=directory, command=command, owner_pid=run.owner_pid, stop_signal=signal.SIGQUIT, user=user
+        directory=data.parent,
+        command=command,
+        owner_pid=run.owner_pid,
+        stop_signal=signal.SIGQUIT,
+        user=_own_account(),
     )
-    kept = start(launch, lambda: accepts_connections(port) and _answers(url))
-    return Server(url=url, keeper_pids=(kept.keeper_pid,))
+    return start(launch, lambda: accepts_connections(port) and _answers(server_url(port)))
+
+
+def _own_account() -> str:
+    return _account() if os.geteuid() == 0 else ""
 
 
 def _account() -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
@@ -10,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from tests.servers import containers, programs
-from tests.servers.launch import Launch, ServerStartError, accepts_connections, free_port, start
+from tests.servers.launch import Kept, Launch, ServerStartError, accepts_connections, free_port, start
 from tests.servers.run import Server, TestRun
 
 IMAGE = "rabbitmq:3.13-management-alpine"
@@ -60,6 +61,30 @@ def _start(run: TestRun, directory: Path) -> Server:
     script = programs.find_or_install(programs.RABBITMQ)
     if script is None:
         return _start_container()
+    node = prepare(run, script, directory)
+    kept = node.start()
+    return Server(
+        url=node.broker.url, management_url=node.broker.management_url, keeper_pids=(kept.keeper_pid, node.names_pid)
+    )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A broker that can be started, with its ports and directory, any number of times."""
+
+    launch: Launch
+    broker: Server
+    port: int
+    names_pid: int
+    """The keeper of its name service."""
+
+    def start(self) -> Kept:
+        """Returns when it answers."""
+        return start(self.launch, lambda: accepts_connections(self.port) and _answers(self.broker))
+
+
+def prepare(run: TestRun, script: Path, directory: Path) -> Node:
+    """A broker that has not been started yet; its name service has."""
     epmd_port, node_port, distribution_port, management_port = (free_port() for _ in range(4))
     names = _start_name_service(run, epmd_port)
     environment = _environment(directory, epmd_port, node_port, distribution_port)
@@ -77,8 +102,7 @@ def _start(run: TestRun, directory: Path) -> Server:
         management_url=f"http://guest:guest@127.0.0.1:{management_port}",
     )
     launch = Launch(directory=directory, command=[str(script)], owner_pid=run.owner_pid, environment=environment)
-    kept = start(launch, lambda: accepts_connections(node_port) and _answers(broker))
-    return Server(url=broker.url, management_url=broker.management_url, keeper_pids=(kept.keeper_pid, names))
+    return Node(launch, broker, node_port, names)
 
 
 def _start_name_service(run: TestRun, port: int) -> int:

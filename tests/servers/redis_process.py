@@ -1,5 +1,6 @@
 """A Redis of a test's own, to be killed, paused and started again: for tests of what happens when it is away."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -33,6 +34,12 @@ class RedisProcess:
         if self._kept:
             self._kept.kill()
         self._kept = None
+
+    def lose_data(self) -> None:
+        """What a killed one had written is gone when it is started again."""
+        for path in self._directory.iterdir():
+            if path.name.startswith(("appendonly", "dump")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def pause(self) -> None:
         """Stop it from answering while its connections stay open (SIGSTOP)."""

@@ -33,6 +33,10 @@ class RedisAwayError(Exception):
     """There is no connection, or it was lost before the reply came: whether the command ran is unknown."""
 
 
+def _nothing() -> None:
+    pass
+
+
 def pack(*command: str | bytes | int) -> bytes:
     """A command as Redis reads it."""
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # the stub takes it for a 1-tuple
@@ -118,7 +122,7 @@ class RedisConnection:
     """The connection, kept up: `start` once, `call` any time, `close` at the end.
 
     `on_ready` is called after each (re)connection, `on_lost` after each loss, `on_invalidated` with the keys that changed
-    (None: all of them may have).
+    (None: all of them may have), `before_write` before commands leave: what they speak of may have to be on disk first.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class RedisConnection:
         on_ready: Callable[[], None],
         on_lost: Callable[[], None],
         on_invalidated: Callable[[list[bytes] | None], None],
+        before_write: Callable[[], None] = _nothing,
     ) -> None:
         self._address = parse_redis_url(url)
         self._timeout_s = timeout_s
@@ -139,6 +144,7 @@ class RedisConnection:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._on_invalidated = on_invalidated
+        self._before_write = before_write
         self._loop: asyncio.AbstractEventLoop
         """Asked for once: each `get_running_loop` is a system call (getpid) in CPython 3.11."""
         self._protocol: _Protocol | None = None
@@ -184,6 +190,7 @@ class RedisConnection:
         self._out.append(command)
 
     def _flush(self) -> None:
+        self._before_write()
         out, self._out = self._out, []
         if self._protocol is not None and self._protocol.transport is not None:
             self._protocol.transport.write(b"".join(out))

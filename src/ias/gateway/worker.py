@@ -106,6 +106,11 @@ class Worker:
             ask_identity=None if self._identity is None else self._identity.resolve,
         )
         settlements = Settlements()
+        spool = Spool(
+            settings.gateway_spool_dir,
+            bytes_max=settings.gateway_spool_bytes_max,
+            fsync=settings.gateway_spool_fsync,
+        )
         redis = RedisConnection(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.gateway_redis_timeout_s,
@@ -114,6 +119,7 @@ class Worker:
             on_ready=self._redis_ready,
             on_lost=snapshots.forget,
             on_invalidated=snapshots.invalidate,
+            before_write=spool.flush,  # a settlement without its record would be spent and never booked
         )
         snapshots.attach(redis)
         settlements.attach(redis)
@@ -142,11 +148,7 @@ class Worker:
                 tracing=tracing,
             ),
             tracing=tracing,
-            spool=Spool(
-                settings.gateway_spool_dir,
-                bytes_max=settings.gateway_spool_bytes_max,
-                fsync=settings.gateway_spool_fsync,
-            ),
+            spool=spool,
             metrics=Metrics(settings.gateway_run_dir, slot),
             access_log=AccessLog(enabled=settings.gateway_access_log, share=settings.gateway_access_log_share),
             clock=self.clock,
