@@ -44,6 +44,7 @@ def run_registry(registry_database: str, redis_url: str, issuer: TokenIssuer) ->
             "secret_key": SECRET_KEY,
             "registry_allow_loopback": True,
             "registry_heal_interval_s": 0.1,
+            "registry_prober": False,  # tests of the prober start one; the others name backends that are nowhere
             "registry_verify_timeout_s": 3.0,
             "redis_timeout_s": 0.5,
             "database_timeout_s": 5.0,

@@ -18,7 +18,7 @@ Circuit = Literal["closed", "half_open", "open"]
 """`open` takes nothing, `half_open` one request at a time of each worker, until it is seen to work."""
 
 
-class BackendState(msgspec.Struct, frozen=True, kw_only=True):
+class BackendState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One backend."""
 
     health: Health
@@ -36,6 +36,8 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 1."""
     scraped_at: float | None = None
     """Unix seconds."""
+    adapters: tuple[str, ...] = ()
+    """The LoRA adapters that its server lists; each is asked for as a model of its own."""
 
 
 class BackendStates(msgspec.Struct, frozen=True, kw_only=True):

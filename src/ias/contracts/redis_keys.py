@@ -9,6 +9,9 @@ ROUTES = "ias:routes"
 BACKEND_STATES = "ias:backend_states"
 """contracts.backend_states.BackendStates, written by registry's prober."""
 
+PROBER_LEASE = "{ias:backend_states}:prober"
+"""Which registry process probes, for a few seconds at a time; the registry's own. On the same node as what it guards."""
+
 PRICES = "ias:prices"
 """contracts.spending.PriceTable, written by billing."""
 

@@ -21,6 +21,31 @@ class RegistrySettings(BusSettings, ServiceSettings):
     registry_heal_interval_s: float = Field(
         1.0, gt=0, description="How often the route table in Redis is compared with the one in PostgreSQL."
     )
+    registry_prober: bool = Field(
+        True, description="Whether this process may be the one that probes backends; one of them all is at a time."
+    )
+    registry_probe_interval_s: float = Field(
+        5.0, gt=0, description="How often each backend is probed (`/health`, `/v1/models`), a fifth more or less."
+    )
+    registry_scrape_interval_s: float = Field(
+        2.0, gt=0, description="How often the load of each vLLM backend is read (`/metrics`), a fifth more or less."
+    )
+    registry_probe_timeout_s: float = Field(2.0, gt=0, description="Deadline of one probe or scrape.")
+    registry_probes_at_once_max: int = Field(64, ge=1, description="Probes and scrapes that go on at once, at most.")
+    registry_prober_lease_s: float = Field(
+        5.0, ge=1, description="After so long without a sign of life of the registry that probes, another one does."
+    )
+    registry_ramp_s: float = Field(
+        30.0, ge=0, description="How long a backend that recovered gets less than its share of the requests."
+    )
+    registry_circuit_failures_min: int = Field(
+        5, ge=1, description="A backend's circuit opens when so many requests, and half of them, failed within 20 s."
+    )
+    registry_circuit_open_s: float = Field(
+        5.0,
+        gt=0,
+        description="How long a circuit is open the first time; each time after that twice as long, up to 300 s.",
+    )
     registry_verify_timeout_s: float = Field(
         30.0, gt=0, description="Deadline of the one completion that a verification sends through a backend."
     )

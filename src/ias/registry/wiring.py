@@ -17,14 +17,21 @@ from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
-from ias.registry.api import backends, changes, models, route_policies, route_table
+from ias.registry.api import backend_health, backends, changes, models, route_policies, route_table
+from ias.registry.core.backend_health import BackendHealths
 from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
+from ias.registry.core.circuits import CircuitRules
+from ias.registry.core.health_watch import HealthWatch, WatchMetrics, WatchRules
 from ias.registry.core.models import Models
+from ias.registry.core.prober_lease import ProberLease
+from ias.registry.core.probes import Probes
 from ias.registry.core.route_policies import RoutePolicies
 from ias.registry.core.route_table import RouteTables
 from ias.registry.core.verification import Verifications
+from ias.registry.core.watched_backends import HealthRules
 from ias.registry.settings import RegistrySettings
+from ias.registry.workers.health_prober import probing
 from ias.registry.workers.route_healing import healing_routes
 
 _IDENTITY_TIMEOUT_S = 5.0
@@ -41,23 +48,27 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
-            tables = await _open(app, settings, fetch_jwks, opened)
-            await opened.enter_async_context(healing_routes(tables, settings.registry_heal_interval_s))
+            await _open(app, settings, fetch_jwks, opened)
             yield
 
     return create_app(
         "registry",
         description="Models, the backends that serve them, and the routes that gateways follow.",
-        routers=[models.router, route_policies.router, backends.router, changes.router, route_table.router],
+        routers=[
+            models.router,
+            route_policies.router,
+            backends.router,
+            backend_health.router,
+            changes.router,
+            route_table.router,
+        ],
         lifespan=lifespan,
         settings=settings,
     )
 
 
-async def _open(
-    app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks | None, opened: AsyncExitStack
-) -> RouteTables:
-    """Put the registry's parts into `app.state`; `opened` closes them."""
+async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks | None, opened: AsyncExitStack) -> None:
+    """Put the registry's parts into `app.state` and start its workers; `opened` closes them."""
     database = Database(settings.registry_database_url.get_secret_value(), settings, application_name="ias-registry")
     opened.push_async_callback(database.close)
     redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
@@ -93,6 +104,7 @@ async def _open(
         app.state.backends, egress, sealer, to_backends, settings.registry_verify_timeout_s
     )
     app.state.route_tables = tables
+    app.state.backend_healths = BackendHealths(database, redis)
     bus_url = settings.bus_url.get_secret_value()
     await opened.enter_async_context(audit_trail(app, "registry", database, settings, bus_url))
 
@@ -100,4 +112,27 @@ async def _open(
         await redis.ping()
 
     app.state.checks = {"postgres": database.ping, "redis": ping_redis}
-    return tables
+    await opened.enter_async_context(healing_routes(tables, settings.registry_heal_interval_s))
+    probes = Probes(
+        egress,
+        sealer,
+        timeout_s=settings.registry_probe_timeout_s,
+        at_once_max=settings.registry_probes_at_once_max,
+    )
+    opened.push_async_callback(probes.close)
+    lease = ProberLease(redis, settings.registry_prober_lease_s)
+    watch = HealthWatch(redis, lease, probes, _watch_rules(settings), WatchMetrics(app.state.registry))
+    if settings.registry_prober:
+        await opened.enter_async_context(probing(watch, lease, database))
+
+
+def _watch_rules(settings: RegistrySettings) -> WatchRules:
+    return WatchRules(
+        probe_interval_s=settings.registry_probe_interval_s,
+        scrape_interval_s=settings.registry_scrape_interval_s,
+        at_once_max=settings.registry_probes_at_once_max,
+        health=HealthRules(ramp_s=settings.registry_ramp_s),
+        circuit=CircuitRules(
+            failures_min=settings.registry_circuit_failures_min, open_s=settings.registry_circuit_open_s
+        ),
+    )

@@ -82,9 +82,7 @@ class RouteTables:
 
     async def find_pushed_version(self) -> int | None:
         """The version that gateways see; None when Redis holds no table. Raises RedisError."""
-        start = cast("bytes", await self._redis.getrange(redis_keys.ROUTES, 0, _VERSION_BYTES_MAX))
-        found = _VERSION_AT_START.match(start)
-        return int(found.group(1)) if found else None
+        return await read_version(self._redis)
 
     async def _overtake(self, pushed: int) -> None:
         """Gateways never go back to a smaller version, so PostgreSQL's has to grow past what Redis holds."""
@@ -92,6 +90,13 @@ class RouteTables:
         async with self._database.transaction() as connection:
             if await lock_version(connection) <= pushed:
                 await set_version(connection, pushed + 1)
+
+
+async def read_version(redis: "Redis") -> int | None:
+    """The version of the table in Redis; None when there is none. Raises RedisError."""
+    start = cast("bytes", await redis.getrange(redis_keys.ROUTES, 0, _VERSION_BYTES_MAX))
+    found = _VERSION_AT_START.match(start)
+    return int(found.group(1)) if found else None
 
 
 def build_table(rows: RouteRows, egress: EgressPolicy) -> routes.RouteTable:

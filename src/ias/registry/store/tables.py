@@ -92,6 +92,19 @@ BACKENDS = Table(
     Index("backends_model_id", "model_id"),
 )
 
+BACKEND_TRANSITIONS = Table(
+    "backend_transitions",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("backend_id", Uuid, ForeignKey("backends.id"), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("health", Text, nullable=False),
+    Column("circuit", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("backend_transitions_backend_id", "backend_id", "id"),
+)
+"""Written by the prober: the newest of each backend, at most `KEPT_PER_BACKEND`."""
+
 CHANGES = Table(
     "changes",
     METADATA,

@@ -1,0 +1,126 @@
+"""One look at a backend: is it alive, does it serve its model, does it sleep, how busy is it?
+
+Every request goes where the egress policy allows, to the very address that was checked; no redirect is followed, no answer is
+read beyond its bound, and everything has a deadline. What a backend writes is never repeated, but for the names of its models.
+"""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+
+from ias.contracts.routes import Backend
+from ias.kit.egress import EgressPolicy, EgressRefusedError
+from ias.kit.guarded_http import GuardedTransport
+from ias.kit.sealing import SealBrokenError, Sealer
+from ias.registry.core.engine_load import EngineLoad, read_engine_load
+from ias.registry.core.watched_backends import Finding
+
+ADAPTERS_MAX = 100
+_ANSWER_BYTES_MAX = 4_194_304
+"""vLLM's metrics are some 100 kB; a list of a thousand adapters as much."""
+_VERSION_PATH = re.compile(r"/v\d+$")
+_NOT_THERE = frozenset({404, 405, 501})
+
+
+class Probes:
+    """Looks at backends. `close` it in the end."""
+
+    def __init__(self, egress: EgressPolicy, sealer: Sealer, *, timeout_s: float, at_once_max: int) -> None:
+        self._sealer = sealer
+        self._timeout_s = timeout_s
+        limits = httpx.Limits(max_connections=at_once_max + 1, max_keepalive_connections=at_once_max)
+        self._client = httpx.AsyncClient(
+            transport=GuardedTransport(egress, answer_bytes_max=_ANSWER_BYTES_MAX, limits=limits),
+            timeout=timeout_s,
+            follow_redirects=False,
+        )
+
+    async def probe(self, backend: Backend, *, asks_for_sleep: bool) -> Finding:
+        """Whether the backend can serve. Its failures are findings; nothing is raised."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._probe(backend, asks_for_sleep=asks_for_sleep)
+        except EgressRefusedError as error:
+            return Finding(is_well=False, reason=error.detail)
+        except SealBrokenError:
+            return Finding(is_well=False, reason="its credential does not open with this platform's secret key")
+        except TimeoutError:
+            return Finding(is_well=False, reason=f"it did not answer within {self._timeout_s:g} s")
+        except httpx.ConnectError:
+            return Finding(is_well=False, reason="nothing accepts connections there")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Finding(is_well=False, reason=f"it gave no usable answer ({type(error).__name__})")
+
+    async def scrape(self, backend: Backend) -> EngineLoad | None:
+        """How busy the backend is; None when it does not tell."""
+        root = _root_of(backend)
+        if root is None:
+            return None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._client.get(f"{root}/metrics")
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, EgressRefusedError):
+            return None
+        return read_engine_load(answer.text) if answer.status_code == 200 else None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def _probe(self, backend: Backend, *, asks_for_sleep: bool) -> Finding:
+        root = _root_of(backend)
+        if root is not None:
+            alive = await self._client.get(f"{root}/health")
+            if alive.status_code != 200 and alive.status_code not in _NOT_THERE:
+                return Finding(is_well=False, reason=f"its /health answers {alive.status_code}")
+        finding = await self._look_for_model(backend)
+        if root is None or not finding.is_well or not asks_for_sleep:
+            return finding
+        answer = await self._client.get(f"{root}/is_sleeping")  # vLLM has it in development mode only
+        said = _parse(answer) if answer.status_code == 200 else None
+        is_asleep = isinstance(said, dict) and said.get("is_sleeping") is True
+        return Finding(is_well=True, reason=finding.reason, is_asleep=is_asleep, adapters=finding.adapters)
+
+    async def _look_for_model(self, backend: Backend) -> Finding:
+        headers = {}
+        if backend.sealed_credential:
+            headers["authorization"] = f"Bearer {self._sealer.open(backend.sealed_credential)}"
+        answer = await self._client.get(f"{backend.url}/models", headers=headers)
+        if answer.status_code in (401, 403):
+            return Finding(is_well=False, reason=f"it refuses its credential ({answer.status_code})")
+        if answer.status_code in _NOT_THERE and not backend.vllm_extensions:
+            return Finding(is_well=True, reason="it answers; it does not list its models")
+        models = _list_models(_parse(answer)) if answer.status_code == 200 else None
+        if models is None:
+            return Finding(is_well=False, reason=f"its /v1/models is no list of models ({answer.status_code})")
+        if backend.upstream_model not in models:
+            return Finding(is_well=False, reason=f"it does not serve {backend.upstream_model!r}")
+        adapters = [name for name, parent in models.items() if parent is not None][:ADAPTERS_MAX]
+        return Finding(is_well=True, reason="it answers and lists its model", adapters=tuple(adapters))
+
+
+def _root_of(backend: Backend) -> str | None:
+    """Where vLLM's operations are, beside its version path; None for servers of another kind."""
+    return _VERSION_PATH.sub("", backend.url) if backend.vllm_extensions else None
+
+
+def _parse(answer: httpx.Response) -> Any:
+    try:
+        return json.loads(answer.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _list_models(body: Any) -> dict[str, Any] | None:
+    """The models' names, and what each is an adapter of, if of anything."""
+    listed = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return {
+        model["id"]: model.get("parent")
+        for model in listed
+        if isinstance(model, dict) and isinstance(model.get("id"), str) and len(model["id"]) <= 200
+    }
