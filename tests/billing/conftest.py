@@ -1,6 +1,8 @@
 """Billing on real PostgreSQL and Redis."""
 
+import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
@@ -109,3 +112,16 @@ async def create_budget(billing: httpx.AsyncClient, org_id: str, **more: Any) ->
     answer = await billing.post("/billing/v1/budgets", json=body)
     assert answer.status_code == 201, answer.text
     return answer.json()
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The app, which is running already, behind a real socket; gives its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running

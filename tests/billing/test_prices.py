@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
 from ias.contracts.permissions import Role
-from ias.contracts.spending import PriceTable
+from ias.contracts.spending import PriceTable, SpendingPolicy
 from tests.billing.conftest import RunningBilling, client_of, create_price
 from tests.kit.token_issuer import TokenIssuer
 
@@ -111,3 +112,89 @@ async def test_only_a_platform_admin_sets_prices(run_billing: RunningBilling, is
         async with client_of(app, issuer.member(org_id, Role.OWNER)) as owner:
             assert (await owner.post("/billing/v1/prices", json=body)).status_code == 403
             assert (await owner.get("/billing/v1/prices")).status_code == 200
+
+
+async def test_an_orgs_own_price_reaches_gateways_in_its_policy_and_nobody_else(
+    billing: httpx.AsyncClient, redis: Redis, org_id: str
+) -> None:
+    await create_price(billing)
+    own = await create_price(billing, org_id=org_id, input_usd_per_million="0.5", request_usd="0.001")
+    assert (own["version"], own["org_id"]) == (1, org_id)
+    policy = msgspec.json.decode(await redis.get(redis_keys.spending_policy(org_id)) or b"", type=SpendingPolicy)
+    [published] = policy.prices["tiny"]
+    assert (published.id, published.request_nano_usd) == (own["id"], 1_000_000)
+    assert [price.id for price in (await read_table(redis)).prices["tiny"]] != [own["id"]]
+    assert own["id"] not in {price["id"] for price in (await billing.get("/billing/v1/prices")).json()["data"]}
+    listed = (await billing.get("/billing/v1/prices", params={"org_id": org_id})).json()["data"]
+    assert [price["id"] for price in listed] == [own["id"]]
+
+
+async def test_an_orgs_prices_are_its_own_secret(
+    run_billing: RunningBilling, issuer: TokenIssuer, billing: httpx.AsyncClient, org_id: str
+) -> None:
+    await create_price(billing, org_id=org_id)
+    async with run_billing() as app:
+        for org, status in ((org_id, 200), (str(uuid4()), 404)):
+            async with client_of(app, issuer.member(org, Role.VIEWER)) as member:
+                answer = await member.get("/billing/v1/prices", params={"org_id": org_id})
+                assert answer.status_code == status
+                everybodys = await member.get("/billing/v1/prices")
+                assert everybodys.json()["data"] == []
+
+
+async def test_a_price_that_ends_is_as_if_it_were_not_there(billing: httpx.AsyncClient, redis: Redis) -> None:
+    now = datetime.now(UTC)
+    created = await create_price(billing, effective_until=(now + timedelta(hours=1)).isoformat())
+    table = await read_table(redis)
+    assert table.find("tiny", now.timestamp() + 3590) is not None
+    assert table.find("tiny", now.timestamp() + 3600) is None
+    assert created["effective_until"] is not None
+    wrong = {"model": "m", "input_usd_per_million": "1", "output_usd_per_million": "2"}
+    answer = await billing.post("/billing/v1/prices", json={**wrong, "effective_until": "2020-01-01T00:00:00Z"})
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/effective_until"]
+
+
+async def test_a_catalogue_sets_what_differs_shows_it_first_and_is_all_or_nothing(
+    billing: httpx.AsyncClient, org_id: str
+) -> None:
+    await create_price(billing)
+    catalogue = [
+        {"model": "tiny", "input_usd_per_million": "1", "output_usd_per_million": "2"},
+        {"model": "big", "input_usd_per_million": "3", "output_usd_per_million": "4"},
+        {"model": "big", "input_usd_per_million": "2", "output_usd_per_million": "4", "org_id": org_id},
+    ]
+    url = "/billing/v1/prices/imports"
+    tried = (await billing.post(url, params={"dry_run": "true"}, json={"prices": catalogue})).json()
+    assert [(change["before"], change["after"]["input_usd"]) for change in tried["changes"]] == [
+        (None, "3.00"),
+        (None, "2.00"),
+    ]
+    imported = (await billing.post(url, json={"prices": catalogue})).json()
+    assert ([price["org_id"] for price in imported["created"]], imported["unchanged"]) == ([None, org_id], 1)
+    again = (await billing.post(url, json={"prices": catalogue})).json()
+    assert (again["created"], again["unchanged"]) == ([], 3)
+    catalogue[0]["input_usd_per_million"], catalogue[1]["output_usd_per_million"] = "7", "9999999999"
+    refused = await billing.post(url, json={"prices": catalogue})
+    assert refused.status_code == 422
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/prices/1/output_usd_per_million"]
+    prices = (await billing.get("/billing/v1/prices", params={"model": "tiny"})).json()["data"]
+    assert [price["input_usd_per_million"] for price in prices] == ["1.00"]
+
+
+async def test_what_an_org_says_of_models_without_a_price_reaches_gateways(
+    run_billing: RunningBilling, issuer: TokenIssuer, billing: httpx.AsyncClient, redis: Redis, org_id: str
+) -> None:
+    url = f"/billing/v1/orgs/{org_id}/spending-settings"
+    first = await billing.get(url)
+    assert (first.json()["unpriced"], first.json()["time_zone"]) == (None, "UTC")
+    changed = await billing.patch(url, json={"unpriced": "allow"}, headers={"If-Match": first.headers["etag"]})
+    assert changed.json()["unpriced"] == "allow"
+    stale = await billing.patch(url, json={"time_zone": "Europe/Berlin"}, headers={"If-Match": first.headers["etag"]})
+    assert stale.status_code == 412
+    policy = msgspec.json.decode(await redis.get(redis_keys.spending_policy(org_id)) or b"", type=SpendingPolicy)
+    assert policy.unpriced == "allow"
+    async with run_billing() as app, client_of(app, issuer.member(org_id, Role.OWNER)) as owner:
+        assert (await owner.patch(url, json={"unpriced": "allow"})).status_code == 403
+        assert (await owner.patch(url, json={"time_zone": "Europe/Berlin"})).json()["unpriced"] == "allow"
+        assert (await owner.patch(url, json={"time_zone": "Mars/Olympus"})).status_code == 422
+    assert (await billing.patch(url, json={"unpriced": None})).json()["unpriced"] is None

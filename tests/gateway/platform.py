@@ -110,9 +110,9 @@ class Pushed:
         await self.ceilings(limits=limits, org=org)
 
     async def ceilings(
-        self, *, budgets: tuple[Budget, ...] = (), limits: tuple[RateLimit, ...] = (), org: str = ORG
+        self, *, budgets: tuple[Budget, ...] = (), limits: tuple[RateLimit, ...] = (), org: str = ORG, **more: Any
     ) -> None:
-        policy = SpendingPolicy(version=1, org_id=org, budgets=budgets, rate_limits=limits)
+        policy = SpendingPolicy(version=1, org_id=org, budgets=budgets, rate_limits=limits, **more)
         await self.put(redis_keys.spending_policy(org), policy)
 
     async def counters_ready(self) -> None:

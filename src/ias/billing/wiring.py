@@ -13,6 +13,8 @@ from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
 from ias.billing.api import rate_limits as rate_limits_api
+from ias.billing.api import reratings as reratings_api
+from ias.billing.api import spending_settings as spending_settings_api
 from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.booking import Booking
 from ias.billing.core.budgets import Budgets
@@ -23,6 +25,8 @@ from ias.billing.core.prices import Prices
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
+from ias.billing.core.reratings import Reratings
+from ias.billing.core.spending_settings import SpendingSettingsRules
 from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
@@ -69,6 +73,8 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             rate_limits_api.router,
             ledger_api.router,
             adjustments_api.router,
+            reratings_api.router,
+            spending_settings_api.router,
         ],
         lifespan=lifespan,
         settings=settings,
@@ -113,6 +119,8 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         app.state.budgets = Budgets(database, publishing, counters)
         app.state.adjustments = Adjustments(database, counters)
         app.state.rate_limits = RateLimits(database, publishing)
+        app.state.reratings = Reratings(database, app.state.adjustments)
+        app.state.spending_settings = SpendingSettingsRules(database, publishing)
         app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(

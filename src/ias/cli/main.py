@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, _Entry] = {
         "ias.cli.dead_letters", "dead_letters", "Show, replay or remove what consumers could not book."
     ),
     "migrate": _Entry("ias.cli.migrate", "migrate", "Bring services' databases to the current schema."),
+    "prices": _Entry("ias.cli.prices", "prices", "Bring prices to what a file says; re-rate a period."),
     "audit": _Entry("ias.cli.audit", "audit", "Export the audit log, and prove an export."),
     "engine": _Entry("ias.cli.engine", "engine", "Run an inference engine in the foreground."),
     "version": _Entry("ias.cli.version", "version", "Show the version."),

@@ -1,8 +1,8 @@
 """Prices, budgets and rate limits as billing tells them to every gateway, and the windows that budgets count in.
 
-Three kinds of JSON documents in Redis: one price table, one policy per org that has budgets or rate limits, and one small marker
-that says the spending counters are complete. A gateway that cannot see the marker admits nothing: counters that were lost
-with Redis' data must be rebuilt from the ledger first.
+Three kinds of JSON documents in Redis: one price table, one policy per org that has budgets, rate limits or prices of its own, and
+one small marker that says the spending counters are complete. A gateway that cannot see the marker admits nothing: counters that
+were lost with Redis' data must be rebuilt from the ledger first.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,8 +19,14 @@ Metric = Literal["requests_per_minute", "tokens_per_minute", "requests_per_day",
 """What a rate limit counts. `concurrency` is requests being served at a time. Days are those of UTC."""
 
 
+UTC_ZONE = "UTC"
+
+Unpriced = Literal["refuse", "allow"]
+"""What becomes of a request whose model has no price: it is refused, or served at no cost and booked as `unpriced`."""
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model costs from `effective_at` on, until a later price of the same model takes effect."""
+    """What a model costs from `effective_at` on, until a later price of the same model takes effect or its own end."""
 
     id: str
     version: int
@@ -30,10 +36,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     input_nano_usd_per_million: int
     cached_input_nano_usd_per_million: int
     output_nano_usd_per_million: int
+    request_nano_usd: int = 0
+    """For each request that was served, besides its tokens."""
+    effective_until: int | None = None
+    """Unix seconds: from then on it is as if the price were not there."""
 
     def cost(self, *, input_tokens: int, cached_input_tokens: int, output_tokens: int) -> int:
         """Nano-USD for the given counts, rounded up (see `money`)."""
-        return cost_nano_usd(
+        return self.request_nano_usd + cost_nano_usd(
             input_tokens=input_tokens,
             cached_input_tokens=cached_input_tokens,
             output_tokens=output_tokens,
@@ -43,20 +53,30 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def find_in_force(prices: tuple[Price, ...], at: float) -> Price | None:
+    """Of a model's prices, ordered by `effective_at`, the one in force at a time in Unix seconds."""
+    in_force = None
+    for price in prices:
+        if price.effective_at > at:
+            break
+        in_force = price
+    if in_force is not None and in_force.effective_until is not None and in_force.effective_until <= at:
+        return None
+    return in_force
+
+
 class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
-    """Prices by public model name, each list ordered by `effective_at`, under `redis_keys.PRICES`."""
+    """Prices by public model name, each list ordered by `effective_at`, under `redis_keys.PRICES`.
+
+    They are for every org that has no price of its own for the model in its `SpendingPolicy`.
+    """
 
     version: int
     prices: dict[str, tuple[Price, ...]]
 
     def find(self, model: str, at: float) -> Price | None:
         """The price in force at a time in Unix seconds; None where the model is unpriced."""
-        in_force = None
-        for price in self.prices.get(model, ()):
-            if price.effective_at > at:
-                break
-            in_force = price
-        return in_force
+        return find_in_force(self.prices.get(model, ()), at)
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +104,16 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpendingPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """All budgets and rate limits of one org, under `redis_keys.spending_policy(org_id)`."""
+    """All budgets and rate limits of one org and its own prices, under `redis_keys.spending_policy(org_id)`."""
 
     version: int
     org_id: str
     budgets: tuple[Budget, ...]
     rate_limits: tuple[RateLimit, ...] = ()
+    prices: dict[str, tuple[Price, ...]] = {}
+    """By public model name, each list ordered by `effective_at`. Where one is in force, it goes before the price table's."""
+    unpriced: Unpriced | None = None
+    """None: as the gateway's settings say."""
 
 
 class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):

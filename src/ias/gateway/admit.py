@@ -10,13 +10,14 @@ from typing import Any
 from msgspec import UNSET
 
 from ias.contracts.money import TOKENS_PER_PRICE, format_usd
-from ias.contracts.spending import Price
+from ias.contracts.spending import Price, find_in_force
 from ias.gateway.context import Gateway
 from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.peek import ChatPeek, Peek
 from ias.gateway.rate_limits import limit_headers, over_limit
 from ias.gateway.redis_connection import RedisAwayError
+from ias.gateway.snapshots import Principal
 
 _TRIES_MAX = 4
 _RESERVATION_MARGIN_S = 60
@@ -30,10 +31,10 @@ def admit(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `price`; ask the script where budgets or rate limits apply."""
     _check_books(gateway)
     now = exchange.made_at  # also for a request that midnight overtakes
-    price = exchange.price = _find_price(exchange, gateway, now)
     principal = exchange.principal
     if principal is None:
         raise AssertionError("admit needs a caller")
+    price = exchange.price = _find_price(exchange, gateway, principal, now)
     exchange.output_tokens_max = find_output_cap(exchange)
     plan = principal.admission_plan(exchange.model, now)
     if not plan.limits and (price is None or not plan.budgets):
@@ -56,10 +57,19 @@ def _check_books(gateway: Gateway) -> None:
         raise unavailable("Usage cannot be recorded at the moment.", "usage_spool_full")
 
 
-def _find_price(exchange: Exchange, gateway: Gateway, now: float) -> Price | None:
+def _find_price(exchange: Exchange, gateway: Gateway, principal: Principal, now: float) -> Price | None:
+    """The org's own price for the model, else everybody's.
+
+    Raises:
+        Refusal: there is none, and that is no reason to serve the request for nothing.
+    """
+    if principal.prices:
+        own = find_in_force(principal.prices.get(exchange.model, ()), now)
+        if own is not None:
+            return own
     prices = gateway.snapshots.prices
     price = prices.find(exchange.model, now) if prices is not None else None
-    if price is None and gateway.settings.gateway_unpriced == "refuse":
+    if price is None and (principal.unpriced or gateway.settings.gateway_unpriced) == "refuse":
         raise model_unpriced(exchange.model)
     return price
 
@@ -129,7 +139,7 @@ def bound_cost(exchange: Exchange, price: Price) -> int:
     total = (
         bound_input_tokens(exchange) * input_price + bound_output_tokens(exchange) * price.output_nano_usd_per_million
     )
-    return -(-total // TOKENS_PER_PRICE)
+    return price.request_nano_usd - (-total // TOKENS_PER_PRICE)
 
 
 # ------------------------------------------------------------------ what is to be expected
@@ -221,7 +231,7 @@ def lower_output_limit(exchange: Exchange, remaining_nano_usd: int) -> bool:
     if price is None or exchange.endpoint.output_limit is None or price.output_nano_usd_per_million == 0:
         return False
     input_price = max(price.input_nano_usd_per_million, price.cached_input_nano_usd_per_million)
-    left = remaining_nano_usd * TOKENS_PER_PRICE - bound_input_tokens(exchange) * input_price
+    left = (remaining_nano_usd - price.request_nano_usd) * TOKENS_PER_PRICE - bound_input_tokens(exchange) * input_price
     tokens = left // (price.output_nano_usd_per_million * exchange.choices)
     if tokens < 1:
         return False

@@ -55,6 +55,9 @@ class Principal:
         self.is_usable = key.status == "active" and org.status == "active" and project.status == "active"
         self.record_lines: dict[tuple[str, str, str], RecordLines] = {}
         """What is written of requests, by model, endpoint and backend."""
+        self.prices = policy.prices if policy is not None else {}
+        """The org's own, by model."""
+        self.unpriced = policy.unpriced if policy is not None else None
         self._policy = policy
         self._plans: dict[str, AdmissionPlan] = {}
 

@@ -51,7 +51,8 @@ class EntryAnswer(Answer):
     rating: Rating = Field(
         description="`rated`: the price agrees with the gateway; `repriced`: the price's own result was booked instead;"
         " `unpriced`: there was no price; `price_unknown`: the price named is not known here; `adjusted`: a person decided;"
-        " `reserved`: the gateway died, and all that it had reserved was booked."
+        " `reserved`: the gateway died, and all that it had reserved was booked; `rerated`: the price was set or changed"
+        " afterwards, and this is the difference."
     )
     estimated: bool
     occurred_at: datetime

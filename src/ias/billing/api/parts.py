@@ -9,6 +9,8 @@ from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
 from ias.billing.core.rate_limits import RateLimits
+from ias.billing.core.reratings import Reratings
+from ias.billing.core.spending_settings import SpendingSettingsRules
 from ias.kit.cursors import Cursors
 
 
@@ -37,6 +39,16 @@ def _rate_limits(request: Request) -> RateLimits:
     return part
 
 
+def _reratings(request: Request) -> Reratings:
+    part: Reratings = request.app.state.reratings
+    return part
+
+
+def _spending_settings(request: Request) -> SpendingSettingsRules:
+    part: SpendingSettingsRules = request.app.state.spending_settings
+    return part
+
+
 def _prices(request: Request) -> Prices:
     part: Prices = request.app.state.prices
     return part
@@ -47,4 +59,6 @@ BudgetsPart = Annotated[Budgets, Depends(_budgets)]
 CursorsPart = Annotated[Cursors, Depends(_cursors)]
 LedgerPart = Annotated[Ledger, Depends(_ledger)]
 RateLimitsPart = Annotated[RateLimits, Depends(_rate_limits)]
+ReratingsPart = Annotated[Reratings, Depends(_reratings)]
+SpendingSettingsPart = Annotated[SpendingSettingsRules, Depends(_spending_settings)]
 PricesPart = Annotated[Prices, Depends(_prices)]

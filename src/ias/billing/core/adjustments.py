@@ -80,7 +80,7 @@ class Adjustments:
                 raise ConflictError(f"The request costs {format_usd(cost)} USD already.", code="nothing_to_correct")
             entry = _correction(usage[0], right_cost - cost, {"reason": new.reason, "actor": scope.actor.sub})
             await _book(connection, entry, scope)
-        await after_commit(lambda: self._tell_counters_or_leave_it(entry.org_id))
+        await after_commit(lambda: self.tell_counters_or_leave_it(entry.org_id))
         return entry
 
     async def credit(self, scope: OrgScope, new: NewCredit) -> LedgerEntry:
@@ -97,10 +97,10 @@ class Adjustments:
         entry = _credit(UUID(scope.org_id), new.project_id, amount, decision)
         async with self._database.transaction() as connection:
             await _book(connection, entry, scope)
-        await after_commit(lambda: self._tell_counters_or_leave_it(entry.org_id))
+        await after_commit(lambda: self.tell_counters_or_leave_it(entry.org_id))
         return entry
 
-    async def _tell_counters_or_leave_it(self, org_id: UUID) -> None:
+    async def tell_counters_or_leave_it(self, org_id: UUID) -> None:
         """Bring the org's counters up to date now; when Redis is away, the timer will."""
         try:
             async with self._database.transaction() as connection:

@@ -5,29 +5,25 @@ was spent before.
 """
 
 import asyncio
-from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
 from ias.billing.core.counters import Counters, cut_now
-from ias.billing.store import budgets, prices, published_documents, rate_limits
+from ias.billing.core.spending_policies import PAST_PRICES_KEPT, build_policies, build_policy
+from ias.billing.store import budgets, prices, published_documents
 from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Cut
-from ias.billing.store.rate_limits import RateLimit
+from ias.billing.store.prices import publish_by_model
 from ias.contracts import redis_keys
-from ias.contracts.spending import Price, PriceTable, SpendingPolicy
+from ias.contracts.spending import PriceTable
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments
 from ias.kit.writes import after_commit
 
 log = structlog.get_logger("ias.billing")
-
-_PAST_PRICES_KEPT = timedelta(days=1)
-"""A gateway asks for the price at a moment of its own clock, which may be a little behind."""
-
 
 _SET_UP_AT_ONCE = 4
 """Each takes a connection of the pool for a moment."""
@@ -47,37 +43,27 @@ class Publishing:
         async with self._database.transaction() as connection:
             # The version first: rows newer than their version are healed by the next write, older ones would stay.
             version = await published_documents.find_version(connection, redis_keys.PRICES)
-            rows = await prices.list_prices_since(connection, datetime.now(UTC) - _PAST_PRICES_KEPT)
-        await self._documents.put(redis_keys.PRICES, _build_table(version, rows), version=version)
+            rows = await prices.list_common_prices_since(connection, datetime.now(UTC) - PAST_PRICES_KEPT)
+        table = PriceTable(version=version, prices=publish_by_model(rows))
+        await self._documents.put(redis_keys.PRICES, table, version=version)
 
     async def publish_policy(self, org_id: UUID) -> None:
         """Set up the counters of new budgets, then write the org's policy. Raises `RedisError` when Redis is away."""
         async with self._database.transaction() as connection:
             own = await budgets.list_budgets(connection, org_id)
         await self.set_up_counters([budget for budget in own if budget.counted_from is None], cut_now("new_budget"))
-        key = redis_keys.spending_policy(str(org_id))
         async with self._database.transaction() as connection:
-            version = await published_documents.find_version(connection, key)
-            own = await budgets.list_budgets(connection, org_id)
-            limits = await rate_limits.list_rate_limits(connection, org_id)
-        await self._documents.put(key, _build_policy(version, org_id, own[::-1], limits), version=version)
+            policy = await build_policy(connection, org_id)
+        await self._documents.put(redis_keys.spending_policy(str(org_id)), policy, version=policy.version)
 
     async def publish_everything(self) -> None:
         """Write the price table and every org's policy. Raises `RedisError` when Redis is away."""
         await self.publish_prices()
         async with self._database.transaction() as connection:
-            versions = await published_documents.read_versions(connection)
-            every_budget = await budgets.list_all_budgets(connection)
-            every_limit = await rate_limits.list_all_rate_limits(connection)
-        by_org: dict[UUID, tuple[list[Budget], list[RateLimit]]] = defaultdict(lambda: ([], []))
-        for budget in every_budget:
-            by_org[budget.org_id][0].append(budget)
-        for limit in every_limit:
-            by_org[limit.org_id][1].append(limit)
-        policies = {}
-        for org_id, (own, limits) in by_org.items():
-            key = redis_keys.spending_policy(str(org_id))
-            policies[key] = _build_policy(versions.get(key, 0), org_id, own, limits)
+            policies = {
+                redis_keys.spending_policy(policy.org_id): policy
+                for policy in (await build_policies(connection)).values()
+            }
         for start in range(0, len(policies), _POLICIES_PER_ROUND_TRIP):
             keys = list(policies)[start : start + _POLICIES_PER_ROUND_TRIP]
             await self._documents.put_all({key: policies[key] for key in keys})
@@ -125,19 +111,3 @@ class Publishing:
             await self.publish_policy(org_id)
         except (RedisError, OSError) as error:
             log.warning("policy not published yet", org_id=str(org_id), error=type(error).__name__)
-
-
-def _build_table(version: int, rows: list[prices.Price]) -> PriceTable:
-    by_model: dict[str, list[Price]] = {}
-    for row in rows:
-        by_model.setdefault(row.model, []).append(row.published())
-    return PriceTable(version=version, prices={model: tuple(listed) for model, listed in by_model.items()})
-
-
-def _build_policy(version: int, org_id: UUID, own: list[Budget], limits: list[RateLimit]) -> SpendingPolicy:
-    return SpendingPolicy(
-        version=version,
-        org_id=str(org_id),
-        budgets=tuple(budget.published() for budget in own if budget.counted_from is not None),
-        rate_limits=tuple(limit.published() for limit in limits),
-    )

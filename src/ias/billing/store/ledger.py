@@ -15,10 +15,10 @@ from ias.billing.store.tables import LEDGER_ENTRIES
 from ias.kit.partitions import uuid_floor
 
 Kind = Literal["usage", "correction", "credit"]
-Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted", "reserved"]
+Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted", "reserved", "rerated"]
 """How the cost came about: the price agreed with the gateway; the price's own result replaced the gateway's figure; the request had
 no price; the price it names is not in the table, and the gateway's figure was booked; a person decided (corrections, credits);
-its gateway died, and all that it had reserved was booked."""
+its gateway died, and all that it had reserved was booked; the price was set or changed afterwards, and this is the difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +109,52 @@ async def sum_costs(connection: AsyncConnection, org_id: UUID, request_ids: Coll
 
 
 async def lock_request(connection: AsyncConnection, org_id: UUID, request_id: str) -> None:
-    """Let nobody else correct a request until the transaction ends."""
+    """Let nobody else correct a request, or re-rate its org, until the transaction ends."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:org, 0))"), {"org": f"correction {org_id}"}
+    )
     await connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"correction {org_id} {request_id}"}
     )
+
+
+async def lock_requests(connection: AsyncConnection, org_id: UUID) -> None:
+    """Let nobody else correct any of an org's requests until the transaction ends."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:org, 0))"), {"org": f"correction {org_id}"}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTotal:
+    """What is booked for a request by now."""
+
+    cost_nano_usd: int
+    was_corrected: bool
+    """Somebody decided what it costs."""
+    was_reserved: bool
+    """Its gateway died: what it used was not known at first, and perhaps never."""
+
+
+async def total_requests(
+    connection: AsyncConnection, org_id: UUID, request_ids: Collection[str]
+) -> dict[str, RequestTotal]:
+    """Totals of an org's requests, corrections of every kind included."""
+    table = LEDGER_ENTRIES
+    query = (
+        select(
+            table.c.request_id,
+            func.sum(table.c.cost_nano_usd).label("cost"),
+            func.bool_or(table.c.rating == "adjusted").label("was_corrected"),
+            func.bool_or(table.c.rating == "reserved").label("was_reserved"),
+        )
+        .where(table.c.org_id == org_id, table.c.request_id.in_(list(request_ids)))
+        .group_by(table.c.request_id)
+    )
+    return {
+        row.request_id: RequestTotal(int(row.cost), row.was_corrected, row.was_reserved)
+        for row in await connection.execute(query)
+    }
 
 
 async def list_entries(

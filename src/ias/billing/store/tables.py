@@ -15,16 +15,30 @@ PRICES = Table(
     "prices",
     METADATA,
     Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid),
     Column("model", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("effective_at", DateTime(timezone=True), nullable=False),
+    Column("effective_until", DateTime(timezone=True)),
     Column("input_nano_usd_per_million", BigInteger, nullable=False),
     Column("cached_input_nano_usd_per_million", BigInteger, nullable=False),
     Column("output_nano_usd_per_million", BigInteger, nullable=False),
+    Column("request_nano_usd", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("created_by", Text, nullable=False),
 )
-"""Never changed: a new price is a new row. `(model, version)` is unique."""
+"""Never changed: a new price is a new row. `(org_id, model, version)` is unique. Without an org a price is for all of them."""
+
+SPENDING_SETTINGS = Table(
+    "spending_settings",
+    METADATA,
+    Column("org_id", Uuid, primary_key=True),
+    Column("time_zone", Text, nullable=False),
+    Column("unpriced", Text),
+    Column("version", Integer, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+"""What an org says of its spending in general; most orgs have no row."""
 
 BUDGETS = Table(
     "budgets",

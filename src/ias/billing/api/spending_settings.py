@@ -1,0 +1,74 @@
+"""`/billing/v1/orgs/{org_id}/spending-settings`."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from ias.billing.api.parts import SpendingSettingsPart
+from ias.billing.core.spending_settings import ChangedSettings
+from ias.billing.store.spending_settings import SpendingSettings
+from ias.contracts.permissions import Permission
+from ias.contracts.spending import Unpriced
+from ias.kit.authorization import Access, requires
+from ias.kit.routing import Router
+from ias.kit.web import Answer, Body
+
+router = Router(prefix="/billing/v1/orgs/{org_id}/spending-settings", tags=["spending settings"])
+
+TimeZoneName = Annotated[str, Field(min_length=1, max_length=64, examples=["Europe/Berlin"])]
+
+
+class SpendingSettingsChange(Body):
+    """What may be changed; what is absent stays."""
+
+    time_zone: TimeZoneName | None = Field(
+        None,
+        description="Of budgets that are made without one; those there are keep theirs. A name of the IANA database.",
+    )
+    unpriced: Unpriced | None = Field(
+        None,
+        description="Requests for models without a price: `refuse` them, or `allow` them at no cost, booked as `unpriced`. Null: as"
+        " the gateway's settings say. For platform admins.",
+    )
+
+
+class SpendingSettingsAnswer(Answer):
+    """What an org says of its spending in general."""
+
+    org_id: UUID
+    time_zone: str
+    unpriced: Unpriced | None
+    version: int
+    updated_at: datetime | None
+
+
+@router.get("")
+async def get_spending_settings(
+    org_id: UUID,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
+    settings: SpendingSettingsPart,
+) -> SpendingSettingsAnswer:
+    """What an org says of its spending in general. Until it says something: UTC, and the gateway's settings."""
+    return _render(await settings.get(access.in_org(str(org_id))))
+
+
+@router.patch("")
+async def change_spending_settings(
+    org_id: UUID,
+    body: SpendingSettingsChange,
+    access: Annotated[Access, requires(Permission.BUDGETS_WRITE)],
+    settings: SpendingSettingsPart,
+) -> SpendingSettingsAnswer:
+    """Change what an org says of its spending in general."""
+    scope = access.in_org(str(org_id))
+    says_unpriced = "unpriced" in body.model_fields_set
+    if says_unpriced:
+        access.on_platform()
+    changed = ChangedSettings(body.time_zone, body.unpriced, forget_unpriced=says_unpriced and body.unpriced is None)
+    return _render(await settings.change(scope, changed))
+
+
+def _render(settings: SpendingSettings) -> SpendingSettingsAnswer:
+    return SpendingSettingsAnswer.model_validate(settings)
