@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ias.cli.prices import prices
-from tests.billing.conftest import RunningBilling, billing_database, client_of, issuer, run_billing, served  # noqa: F401
+from tests.billing.conftest import RunningBilling, client_of, served
 from tests.kit.token_issuer import TokenIssuer
 
 JSON = json.dumps({"prices": [{"model": "tiny", "input_usd_per_million": "0.1", "output_usd_per_million": "2"}]})
