@@ -125,6 +125,18 @@ async def test_a_replica_that_answers_and_has_the_model_is_ready_with_its_load(
     await until(redis, backend_id, health="ready", running=None)
 
 
+async def test_many_backends_take_turns_when_few_may_be_asked_at_a_time(
+    run_registry: RunningRegistry, redis: Redis, start_replica: StartReplica
+) -> None:
+    replica = await start_replica()
+    async with run_registry(**QUICK, registry_probes_at_once_max=2) as registry:
+        model = await create_model(registry)
+        backend = {"url": replica.url, "engine": "ias-sim"}
+        ids = [(await create_backend(registry, model["id"], **backend))["id"] for _ in range(25)]
+        for backend_id in ids:
+            await until(redis, backend_id, health="ready", running=0)
+
+
 async def test_a_replica_that_dies_and_returns_is_unready_then_ramps(
     probing_registry: httpx.AsyncClient, redis: Redis, start_replica: StartReplica
 ) -> None:

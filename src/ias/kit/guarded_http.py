@@ -16,15 +16,9 @@ class AnswerTooLongError(httpx.ReadError):
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Looks the host up, checks every address, and connects to the very one that was checked, under the name that was asked for."""
 
-    def __init__(
-        self, policy: EgressPolicy, *, answer_bytes_max: int = ANSWER_BYTES_MAX, limits: httpx.Limits | None = None
-    ) -> None:
+    def __init__(self, policy: EgressPolicy, *, answer_bytes_max: int = ANSWER_BYTES_MAX) -> None:
         self._policy = policy
-        self._inner = (
-            httpx.AsyncHTTPTransport(trust_env=False)
-            if limits is None
-            else httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
-        )
+        self._inner = httpx.AsyncHTTPTransport(trust_env=False)
         self._answer_bytes_max = answer_bytes_max
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -31,7 +31,7 @@ class RegistrySettings(BusSettings, ServiceSettings):
         2.0, gt=0, description="How often the load of each vLLM backend is read (`/metrics`), a fifth more or less."
     )
     registry_probe_timeout_s: float = Field(2.0, gt=0, description="Deadline of one probe or scrape.")
-    registry_probes_at_once_max: int = Field(64, ge=1, description="Probes and scrapes that go on at once, at most.")
+    registry_probes_at_once_max: int = Field(200, ge=1, description="Probes and scrapes that go on at once, at most.")
     registry_prober_lease_s: float = Field(
         5.0, ge=1, description="After so long without a sign of life of the registry that probes, another one does."
     )

@@ -113,13 +113,7 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
 
     app.state.checks = {"postgres": database.ping, "redis": ping_redis}
     await opened.enter_async_context(healing_routes(tables, settings.registry_heal_interval_s))
-    probes = Probes(
-        egress,
-        sealer,
-        timeout_s=settings.registry_probe_timeout_s,
-        at_once_max=settings.registry_probes_at_once_max,
-    )
-    opened.push_async_callback(probes.close)
+    probes = Probes(egress, sealer, timeout_s=settings.registry_probe_timeout_s)
     lease = ProberLease(redis, settings.registry_prober_lease_s)
     watch = HealthWatch(redis, lease, probes, _watch_rules(settings), WatchMetrics(app.state.registry))
     if settings.registry_prober:

@@ -13,9 +13,7 @@ _WAITING = "vllm:num_requests_waiting"
 _WAITING_BY_REASON = "vllm:num_requests_waiting_by_reason"
 _KV_CACHE_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _SLEEP_STATE = "vllm:engine_sleep_state"
-_WANTED = frozenset({_RUNNING, _WAITING, _WAITING_BY_REASON, *_KV_CACHE_USAGE, _SLEEP_STATE})
-
-_SAMPLE = re.compile(r"^(vllm:[a-z_:]+)(?:\{([^\n]*)\})? +(\S+)(?: +-?\d+)?$", re.MULTILINE)
+_REST_OF_SAMPLE = re.compile(r"(?:\{([^\n]*)\})? +(\S+)(?: +-?\d+)?\r?(?:\n|$)")
 _CAPACITY = re.compile(r'(?:^|,)\s*reason="capacity"')
 _AWAKE = re.compile(r'(?:^|,)\s*sleep_state="awake"')
 
@@ -34,22 +32,29 @@ class EngineLoad:
 
 def read_engine_load(metrics: str) -> EngineLoad:
     """The load in an exposition of Prometheus' text format; what cannot be read is not there."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for sample in _SAMPLE.finditer(metrics):
-        name, labels, value = sample.groups()
-        number = _number(value) if name in _WANTED else None
-        if number is not None:
-            found.setdefault(name, []).append((labels or "", number))
-    capacity = [value for labels, value in found.get(_WAITING_BY_REASON, ()) if _CAPACITY.search(labels)]
-    waiting = capacity or [value for _, value in found.get(_WAITING, ())]
-    usage = next((found[name] for name in _KV_CACHE_USAGE if name in found), ())
-    awake = [value for labels, value in found.get(_SLEEP_STATE, ()) if _AWAKE.search(labels)]
+    waiting = _list_values(metrics, _WAITING_BY_REASON, _CAPACITY) or _list_values(metrics, _WAITING)
+    usage = next((values for name in _KV_CACHE_USAGE if (values := _list_values(metrics, name))), None)
+    awake = _list_values(metrics, _SLEEP_STATE, _AWAKE)
     return EngineLoad(
-        running=_total([value for _, value in found.get(_RUNNING, ())]),
+        running=_total(_list_values(metrics, _RUNNING)),
         waiting=_total(waiting),
-        kv_cache_usage=min(max(value for _, value in usage), 1.0) if usage else None,
+        kv_cache_usage=min(max(usage), 1.0) if usage else None,
         is_asleep=not any(awake) if awake else None,
     )
+
+
+def _list_values(metrics: str, name: str, labels: re.Pattern[str] | None = None) -> list[float]:
+    """The values of a metric, of the series that have the labels. Searched for by name: there are a thousand other lines."""
+    values = []
+    at = metrics.find(name)
+    while at >= 0:
+        end = at + len(name)
+        sample = _REST_OF_SAMPLE.match(metrics, end) if at == 0 or metrics[at - 1] == "\n" else None
+        if sample and (labels is None or labels.search(sample[1] or "")):
+            number = _number(sample[2])
+            values += [] if number is None else [number]
+        at = metrics.find(name, end)
+    return values
 
 
 def _number(text: str) -> float | None:

@@ -5,12 +5,16 @@ when a health or a circuit changes, and otherwise every few seconds, for the loa
 """
 
 import asyncio
+import heapq
+import logging
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from typing import Any, cast
 from uuid import UUID
 
@@ -36,6 +40,8 @@ log = structlog.get_logger("ias.registry")
 _TICK_S = 0.1
 _REFRESH_S = 1.0
 _PUBLISH_S = 2.0
+_DOUBT_S = 1.0
+"""How soon a finding that contradicts what was believed is looked into."""
 _TABLE_AGE_MAX = 15
 """After so many refreshes the table is read although its version is the same: the egress policy may have left backends out."""
 _TRANSITIONS_MAX = 10_000
@@ -75,15 +81,26 @@ class WatchMetrics:
         )
 
 
-@dataclass(slots=True)
-class _Schedule:
-    """A backend under watch, and when to look at it next (`time.monotonic`)."""
+class _Look:
+    """One kind of look at one backend, again and again: a probe or a scrape. `at` is when the next is due (`time.monotonic`)."""
 
-    watched: WatchedBackend
-    probe_at: float
-    scrape_at: float
-    is_probed: bool = False
-    is_scraped: bool = False
+    __slots__ = ("at", "go", "interval_s", "is_off", "is_on")
+
+    def __init__(self, go: Callable[[], Coroutine[Any, Any, None]], interval_s: float) -> None:
+        self.go = go
+        self.interval_s = interval_s
+        self.at = 0.0
+        self.is_on = False
+        """Whether it is going on right now."""
+        self.is_off = False
+        """Whether there shall be no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    backend: WatchedBackend
+    probe: _Look
+    scrape: _Look
 
 
 class HealthWatch:
@@ -97,7 +114,10 @@ class HealthWatch:
         self._probes = probes
         self._rules = rules
         self._metrics = metrics
-        self._schedules: dict[str, _Schedule] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._due: list[tuple[float, int, _Look]] = []
+        """What is to be looked at, soonest first. An entry whose time is no longer its look's is void."""
+        self._entries = count()
         self._table_version: int | None = None
         self._table_age = 0
         self._version = 0
@@ -109,7 +129,8 @@ class HealthWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop, or until the lease is another's. Raises what the Redis client raises."""
-        self._schedules, self._table_version = {}, None
+        self._watched, self._table_version = {}, None
+        self._due.clear()
         self._outcomes = OutcomeReader(self._redis)
         known = await self._take_over()
         self._metrics.is_prober.set(1)
@@ -158,67 +179,71 @@ class HealthWatch:
         except msgspec.MsgspecError:
             return  # the healing loop replaces it
         backends = {backend.id: backend for route in table.models.values() for backend in route.backends}
-        for gone in self._schedules.keys() - backends.keys():
-            del self._schedules[gone]
+        for gone in self._watched.keys() - backends.keys():
+            watched = self._watched.pop(gone)
+            watched.probe.is_off = watched.scrape.is_off = True
         for backend in backends.values():
             self._watch(backend, known)
         self._table_version, self._has_news = table.version, True
 
     def _watch(self, backend: Backend, known: dict[str, BackendState]) -> None:
-        schedule = self._schedules.get(backend.id)
         now = time.monotonic()
-        if schedule is None:
-            watched = WatchedBackend(
-                backend, self._rules.health, self._rules.circuit, known.get(backend.id), time.time()
+        watched = self._watched.get(backend.id)
+        if watched is None:
+            rules, wall_now = self._rules, time.time()
+            one = WatchedBackend(backend, rules.health, rules.circuit, known.get(backend.id), wall_now)
+            watched = self._watched[backend.id] = _Watched(
+                one,
+                _Look(lambda: self._probe(one), rules.probe_interval_s),
+                _Look(lambda: self._scrape(one), rules.scrape_interval_s),
             )
-            spread = random.random() * min(1.0, self._rules.probe_interval_s)  # noqa: S311 - no secret, only not all at once
-            self._schedules[backend.id] = _Schedule(watched, now + spread, now + spread)
-            return
-        if schedule.watched.move(backend):
-            schedule.probe_at = schedule.scrape_at = now
+            spread_s = random.random() * min(1.0, rules.probe_interval_s)  # noqa: S311 - no secret, only not all at once
+            self._schedule(watched.probe, now + spread_s)
+            self._schedule(watched.scrape, now + spread_s)
+        elif watched.backend.move(backend):
+            self._schedule(watched.probe, now)
+            self._schedule(watched.scrape, now)
 
     # -------------------------------------------------------------- looking
 
+    def _schedule(self, look: _Look, at: float) -> None:
+        look.at = at
+        heapq.heappush(self._due, (at, next(self._entries), look))
+
     def _begin_looks(self) -> None:
-        """Begin the probes and scrapes that are due, as many as may go on at once; the others wait for the next tick."""
+        """Begin what is due, the longest due first, as many as may go on at once."""
         now = time.monotonic()
-        rules = self._rules
-        for schedule in self._schedules.values():
-            if len(self._looks) >= rules.at_once_max:
-                return
-            if now >= schedule.probe_at and not schedule.is_probed:
-                self._metrics.late_s.set(now - schedule.probe_at)
-                schedule.is_probed = True
-                schedule.probe_at = now + _jitter(rules.probe_interval_s)
-                self._begin(self._probe(schedule))
-            if now >= schedule.scrape_at and not schedule.is_scraped and schedule.watched.backend.vllm_extensions:
-                schedule.is_scraped = True
-                schedule.scrape_at = now + _jitter(rules.scrape_interval_s)
-                self._begin(self._scrape(schedule))
+        while self._due and self._due[0][0] <= now and len(self._looks) < self._rules.at_once_max:
+            at, _, look = heapq.heappop(self._due)
+            if look.is_off or look.is_on or at != look.at:
+                continue
+            self._metrics.late_s.set(now - at)
+            look.is_on = True
+            task = asyncio.create_task(self._go(look))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
 
-    def _begin(self, look: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(look)
-        self._looks.add(task)
-        task.add_done_callback(self._looks.discard)
-
-    async def _probe(self, schedule: _Schedule) -> None:
-        watched = schedule.watched
+    async def _go(self, look: _Look) -> None:
+        look.at = due = time.monotonic() + _jitter(look.interval_s)
         try:
-            finding = await self._probes.probe(watched.backend, asks_for_sleep=not watched.says_whether_asleep)
+            await look.go()
         finally:
-            schedule.is_probed = False
+            look.is_on = False
+            self._schedule(look, min(look.at, due))
+
+    async def _probe(self, watched: WatchedBackend) -> None:
+        finding = await self._probes.probe(watched.backend, asks_for_sleep=not watched.says_whether_asleep)
         self._metrics.probes.labels("probe", "well" if finding.is_well else "ill").inc()
         now = time.time()
         self._change(watched, lambda: watched.take_finding(finding, now), now)
-        if watched.is_in_doubt:
-            schedule.probe_at = min(schedule.probe_at, time.monotonic() + min(1.0, self._rules.probe_interval_s))
+        if watched.is_in_doubt and watched.backend.id in self._watched:
+            look = self._watched[watched.backend.id].probe
+            look.at = min(look.at, time.monotonic() + min(_DOUBT_S, look.interval_s))
 
-    async def _scrape(self, schedule: _Schedule) -> None:
-        watched = schedule.watched
-        try:
-            load = await self._probes.scrape(watched.backend)
-        finally:
-            schedule.is_scraped = False
+    async def _scrape(self, watched: WatchedBackend) -> None:
+        if not watched.backend.vllm_extensions:
+            return
+        load = await self._probes.scrape(watched.backend)
         self._metrics.probes.labels("scrape", "well" if load else "ill").inc()
         now = time.time()
         self._change(watched, lambda: watched.take_load(load, now), now)
@@ -233,19 +258,20 @@ class HealthWatch:
 
     def _heed_outcomes(self, outcomes: dict[str, tuple[int, int]]) -> None:
         now = time.time()
-        for backend_id, schedule in self._schedules.items():
+        for backend_id, watched in self._watched.items():
             succeeded, failed = outcomes.get(backend_id, (0, 0))
-            watched = schedule.watched
-            self._change(watched, lambda w=watched, s=succeeded, f=failed: w.take_outcomes(s, f, now), now)  # type: ignore[misc]
+            self._change(watched.backend, partial(watched.backend.take_outcomes, succeeded, failed, now), now)
 
     def _change(self, watched: WatchedBackend, take: Callable[[], bool], now: float) -> None:
         """Have something noted; when it changed the backend's state, tell of it."""
+        was = watched.health
         if not take():
             return
         self._has_news = True
         state, backend_id = watched.state(now), watched.backend.id
         self._metrics.transitions.labels(state.health, state.circuit).inc()
-        log.info(
+        log.log(
+            logging.DEBUG if was == "unknown" and state.health == "ready" else logging.INFO,
             "a backend's state changed",
             backend_id=backend_id,
             health=state.health,
@@ -267,7 +293,7 @@ class HealthWatch:
         now = time.time()
         self._has_news = False
         self._version = max(int(now * 1000), self._version + 1)
-        states = {backend_id: schedule.watched.state(now) for backend_id, schedule in self._schedules.items()}
+        states = {backend_id: watched.backend.state(now) for backend_id, watched in self._watched.items()}
         self._count(states)
         document = BackendStates(version=self._version, written_at=now, states=states)
         return await self._lease.publish(msgspec.json.encode(document))
@@ -276,8 +302,8 @@ class HealthWatch:
         counts = dict.fromkeys(("unknown", "ready", "cold", "unready", "half_open", "open"), 0)
         for state in states.values():
             counts[state.health if state.circuit == "closed" else state.circuit] += 1
-        for name, count in counts.items():
-            self._metrics.backends.labels(name).set(count)
+        for name, number in counts.items():
+            self._metrics.backends.labels(name).set(number)
 
 
 def _jitter(interval_s: float) -> float:

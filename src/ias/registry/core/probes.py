@@ -9,13 +9,11 @@ import json
 import re
 from typing import Any
 
-import httpx
-
 from ias.contracts.routes import Backend
 from ias.kit.egress import EgressPolicy, EgressRefusedError
-from ias.kit.guarded_http import GuardedTransport
 from ias.kit.sealing import SealBrokenError, Sealer
 from ias.registry.core.engine_load import EngineLoad, read_engine_load
+from ias.registry.core.plain_get import NoUsableAnswerError, PlainAnswer, PlainGet
 from ias.registry.core.watched_backends import Finding
 
 ADAPTERS_MAX = 100
@@ -26,33 +24,20 @@ _NOT_THERE = frozenset({404, 405, 501})
 
 
 class Probes:
-    """Looks at backends. `close` it in the end."""
+    """Looks at backends."""
 
-    def __init__(self, egress: EgressPolicy, sealer: Sealer, *, timeout_s: float, at_once_max: int) -> None:
+    def __init__(self, egress: EgressPolicy, sealer: Sealer, *, timeout_s: float) -> None:
         self._sealer = sealer
         self._timeout_s = timeout_s
-        limits = httpx.Limits(max_connections=at_once_max + 1, max_keepalive_connections=at_once_max)
-        self._client = httpx.AsyncClient(
-            transport=GuardedTransport(egress, answer_bytes_max=_ANSWER_BYTES_MAX, limits=limits),
-            timeout=timeout_s,
-            follow_redirects=False,
-        )
+        self._http = PlainGet(egress, answer_bytes_max=_ANSWER_BYTES_MAX)
 
     async def probe(self, backend: Backend, *, asks_for_sleep: bool) -> Finding:
         """Whether the backend can serve. Its failures are findings; nothing is raised."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._probe(backend, asks_for_sleep=asks_for_sleep)
-        except EgressRefusedError as error:
-            return Finding(is_well=False, reason=error.detail)
-        except SealBrokenError:
-            return Finding(is_well=False, reason="its credential does not open with this platform's secret key")
-        except TimeoutError:
-            return Finding(is_well=False, reason=f"it did not answer within {self._timeout_s:g} s")
-        except httpx.ConnectError:
-            return Finding(is_well=False, reason="nothing accepts connections there")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Finding(is_well=False, reason=f"it gave no usable answer ({type(error).__name__})")
+        except (EgressRefusedError, SealBrokenError, OSError, NoUsableAnswerError) as error:
+            return Finding(is_well=False, reason=self._explain(error))
 
     async def scrape(self, backend: Backend) -> EngineLoad | None:
         """How busy the backend is; None when it does not tell."""
@@ -61,26 +46,36 @@ class Probes:
             return None
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._client.get(f"{root}/metrics")
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, EgressRefusedError):
+                answer = await self._http.get(f"{root}/metrics", {})
+        except (OSError, NoUsableAnswerError, EgressRefusedError):  # a timeout is an OSError too
             return None
-        return read_engine_load(answer.text) if answer.status_code == 200 else None
+        return read_engine_load(answer.body.decode("utf-8", "replace")) if answer.status == 200 else None
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._client.aclose()
+    def _explain(self, error: Exception) -> str:
+        match error:
+            case EgressRefusedError():
+                return error.detail
+            case SealBrokenError():
+                return "its credential does not open with this platform's secret key"
+            case TimeoutError():
+                return f"it did not answer within {self._timeout_s:g} s"
+            case ConnectionRefusedError():
+                return "nothing accepts connections there"
+            case NoUsableAnswerError():
+                return f"it gave no usable answer: {error}"
+        return f"no connection can be made, or it broke ({type(error).__name__})"
 
     async def _probe(self, backend: Backend, *, asks_for_sleep: bool) -> Finding:
         root = _root_of(backend)
         if root is not None:
-            alive = await self._client.get(f"{root}/health")
-            if alive.status_code != 200 and alive.status_code not in _NOT_THERE:
-                return Finding(is_well=False, reason=f"its /health answers {alive.status_code}")
+            alive = await self._http.get(f"{root}/health", {})
+            if alive.status != 200 and alive.status not in _NOT_THERE:
+                return Finding(is_well=False, reason=f"its /health answers {alive.status}")
         finding = await self._look_for_model(backend)
         if root is None or not finding.is_well or not asks_for_sleep:
             return finding
-        answer = await self._client.get(f"{root}/is_sleeping")  # vLLM has it in development mode only
-        said = _parse(answer) if answer.status_code == 200 else None
+        answer = await self._http.get(f"{root}/is_sleeping", {})  # vLLM has it in development mode only
+        said = _parse(answer) if answer.status == 200 else None
         is_asleep = isinstance(said, dict) and said.get("is_sleeping") is True
         return Finding(is_well=True, reason=finding.reason, is_asleep=is_asleep, adapters=finding.adapters)
 
@@ -88,14 +83,14 @@ class Probes:
         headers = {}
         if backend.sealed_credential:
             headers["authorization"] = f"Bearer {self._sealer.open(backend.sealed_credential)}"
-        answer = await self._client.get(f"{backend.url}/models", headers=headers)
-        if answer.status_code in (401, 403):
-            return Finding(is_well=False, reason=f"it refuses its credential ({answer.status_code})")
-        if answer.status_code in _NOT_THERE and not backend.vllm_extensions:
+        answer = await self._http.get(f"{backend.url}/models", headers)
+        if answer.status in (401, 403):
+            return Finding(is_well=False, reason=f"it refuses its credential ({answer.status})")
+        if answer.status in _NOT_THERE and not backend.vllm_extensions:
             return Finding(is_well=True, reason="it answers; it does not list its models")
-        models = _list_models(_parse(answer)) if answer.status_code == 200 else None
+        models = _list_models(_parse(answer)) if answer.status == 200 else None
         if models is None:
-            return Finding(is_well=False, reason=f"its /v1/models is no list of models ({answer.status_code})")
+            return Finding(is_well=False, reason=f"its /v1/models is no list of models ({answer.status})")
         if backend.upstream_model not in models:
             return Finding(is_well=False, reason=f"it does not serve {backend.upstream_model!r}")
         adapters = [name for name, parent in models.items() if parent is not None][:ADAPTERS_MAX]
@@ -107,9 +102,9 @@ def _root_of(backend: Backend) -> str | None:
     return _VERSION_PATH.sub("", backend.url) if backend.vllm_extensions else None
 
 
-def _parse(answer: httpx.Response) -> Any:
+def _parse(answer: PlainAnswer) -> Any:
     try:
-        return json.loads(answer.content)
+        return json.loads(answer.body)
     except (ValueError, RecursionError):
         return None
 
