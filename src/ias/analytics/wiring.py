@@ -8,7 +8,7 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from ias.analytics.api import requests, usage
+from ias.analytics.api import reconciliation, requests, usage
 from ias.analytics.core.counting import Counting
 from ias.analytics.core.usage import Usage
 from ias.analytics.settings import AnalyticsSettings
@@ -49,7 +49,7 @@ def assemble(settings: AnalyticsSettings, *, fetch_jwks: FetchJwks | None = None
     return create_app(
         "analytics",
         description="Usage over time. Amounts are decimal strings of USD.",
-        routers=[usage.router, requests.router],
+        routers=[usage.router, requests.router, reconciliation.router],
         lifespan=lifespan,
         settings=settings,
     )
@@ -93,6 +93,9 @@ async def _open_parts(app: FastAPI, settings: AnalyticsSettings, fetch_jwks: Fet
             fetch_jwks or jwks_over_http(http, settings.identity_url),
             audience=MANAGEMENT_AUDIENCE,
             revocations=Revocations(redis),
+        )
+        app.state.service_verifier = TokenVerifier(
+            fetch_jwks or jwks_over_http(http, settings.identity_url), audience="analytics"
         )
         app.state.checks = {"postgres": database.ping}
 

@@ -54,6 +54,12 @@ def time_of(record_id: UUID) -> datetime:
     return _EPOCH + timedelta(milliseconds=record_id.int >> 80)
 
 
+def hour_sql(column: str) -> str:
+    """The SQL of the hour in UTC in which a UUIDv7 in a column was made, as `timestamptz`; `time_of` for the database."""
+    millis = f"('x' || left(replace({column}::text, '-', ''), 12))::bit(48)::bigint"
+    return f"date_trunc('hour', to_timestamp({millis} / 1000), 'UTC')"
+
+
 def partition_name(table: str, month: Month) -> str:
     """`ledger_entries_2026_11`."""
     return f"{table}_{month.year:04d}_{month.month:02d}"

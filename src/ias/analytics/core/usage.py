@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import text
+
 from ias.analytics.store.usage_hourly import Bucket, Group, UsageSum, list_sums
+from ias.analytics.store.usage_sums import HourSum, list_ids, sum_records, sum_rollups
 from ias.analytics.store.usage_records import RequestFilter, UsageRow, list_records
 from ias.kit.access import OrgScope
 from ias.kit.database import Database
@@ -36,6 +39,17 @@ class Usage:
             raise _span_problem("start", f"By the {bucket}, at most {_SPAN_MAX[bucket].days} days can be asked for.")
         async with self._database.transaction() as connection:
             return await list_sums(connection, UUID(scope.org_id), start=since, end=until, bucket=bucket, group=group)
+
+    async def sum_hours(self, *, start: datetime, end: datetime) -> tuple[list[HourSum], list[HourSum]]:
+        """Every org's hours, by the records and by the hourly sums, both as of one moment. For reconciliation."""
+        async with self._database.transaction() as connection:
+            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            return await sum_records(connection, start, end), await sum_rollups(connection, start, end)
+
+    async def list_ids(self, org_id: UUID, *, start: datetime, end: datetime, limit: int) -> list[UUID]:
+        """The ids of an org's records, oldest first. For reconciliation."""
+        async with self._database.transaction() as connection:
+            return await list_ids(connection, org_id, start, end, limit)
 
     async def list_requests(self, wanted: RequestFilter, *, before: UUID | None, limit: int) -> list[UsageRow]:
         """Requests, newest first. The filter's org is one that the caller may read."""

@@ -1,0 +1,96 @@
+"""What the ledger adds up to, for its projections and other books to be held against."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.billing.store.spend import Scope
+from ias.billing.store.tables import LEDGER_ENTRIES
+from ias.kit.partitions import hour_sql, uuid_floor
+
+_RECORD = "kind = 'usage' AND rating <> 'reserved'"
+"""An entry that stands for a usage record. Those of expired reservations have none, or another entry stands for it."""
+
+_LEDGER = text(
+    f"""
+    SELECT org_id, {hour_sql("id")} AS hour, count(*) AS entries, sum(cost_nano_usd) AS cost_nano_usd,
+        count(*) FILTER (WHERE {_RECORD}) AS requests,
+        coalesce(sum(input_tokens) FILTER (WHERE {_RECORD}), 0) AS input_tokens,
+        coalesce(sum(cached_input_tokens) FILTER (WHERE {_RECORD}), 0) AS cached_input_tokens,
+        coalesce(sum(output_tokens) FILTER (WHERE {_RECORD}), 0) AS output_tokens,
+        coalesce(sum(settled_nano_usd) FILTER (WHERE {_RECORD}), 0) AS settled_nano_usd
+    FROM ledger_entries WHERE id >= :first AND id < :last GROUP BY 1, 2
+    """  # noqa: S608  # names of columns
+)
+_HOURLY = text(
+    "SELECT org_id, hour, sum(entries) AS entries, sum(cost_nano_usd) AS cost_nano_usd FROM spend_hourly"
+    " WHERE hour >= :start AND hour < :end GROUP BY 1, 2"
+)
+_IDS = text(
+    "SELECT request_id FROM ledger_entries"  # noqa: S608  # a constant
+    f" WHERE org_id = :org_id AND id >= :first AND id < :last AND {_RECORD}"
+)
+
+Hour = tuple[UUID, datetime]
+"""An org and the first moment of an hour."""
+Figures = dict[str, int]
+
+_BOOKED = ("entries", "cost_nano_usd")
+_USED = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "settled_nano_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSums:
+    """By org and hour."""
+
+    booked: dict[Hour, Figures]
+    """Every entry, with its cost."""
+    used: dict[Hour, Figures]
+    """Those that stand for usage records, with what the gateways said."""
+
+
+async def sum_ledger(connection: AsyncConnection, start: datetime, end: datetime) -> LedgerSums:
+    """Every org's hours from `start` on and before `end`, by the ledger."""
+    rows = (await connection.execute(_LEDGER, {"first": uuid_floor(start), "last": uuid_floor(end)})).mappings()
+    booked, used = {}, {}
+    for row in rows:
+        hour = row["org_id"], row["hour"]
+        booked[hour] = {name: int(row[name]) for name in _BOOKED}
+        if row["requests"]:
+            used[hour] = {name: int(row[name]) for name in _USED}
+    return LedgerSums(booked, used)
+
+
+async def sum_projection(connection: AsyncConnection, start: datetime, end: datetime) -> dict[Hour, Figures]:
+    """The same by the hourly balances."""
+    rows = (await connection.execute(_HOURLY, {"start": start, "end": end})).mappings()
+    return {(row["org_id"], row["hour"]): {name: int(row[name]) for name in _BOOKED} for row in rows}
+
+
+async def list_recorded_requests(
+    connection: AsyncConnection, org_id: UUID, start: datetime, end: datetime
+) -> set[str]:
+    """The requests of an org that have an entry for their usage record."""
+    told = {"org_id": org_id, "first": uuid_floor(start), "last": uuid_floor(end)}
+    return set((await connection.execute(_IDS, told)).scalars())
+
+
+async def sum_window(
+    connection: AsyncConnection, scope: Scope, *, since: datetime | None, counted_until: datetime
+) -> int:
+    """Nano-USD that a scope's requests of a window cost, corrections and credits included, that were counted until a moment.
+
+    A request is counted when it is settled; the rest when it is booked.
+    """
+    table = LEDGER_ENTRIES
+    by_gateway = (table.c.kind == "usage") & (table.c.rating != "reserved")
+    query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
+        scope.condition(table),
+        (by_gateway & (table.c.occurred_at <= counted_until)) | (~by_gateway & (table.c.booked_at <= counted_until)),
+    )
+    if since is not None:
+        query = query.where(table.c.id >= uuid_floor(since))
+    return int(await connection.scalar(query) or 0)
