@@ -11,7 +11,7 @@ from ias.kit.cursors import PAGE_SIZE_MAX
 CHANGE_NOTHING = {"POST /registry/v1/backends/{backend_id}/verify"}
 """POSTs of callers that are no writes. A new one needs a reason in the code and a line here."""
 
-IN_STEPS = {"POST /gitops/v1/plans/{plan_id}/apply"}
+IN_STEPS = {"POST /gitops/v1/plans/{plan_id}/apply", "POST /billing/v1/reconciliations"}
 """Writes that commit in steps, and so heed a dry run by themselves."""
 
 Operation = tuple[str, dict[str, Any]]

@@ -1,6 +1,6 @@
 """What billing is told by the environment."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
@@ -13,4 +13,15 @@ class BillingSettings(BusSettings, ServiceSettings):
     )
     billing_heal_interval_s: float = Field(
         1.0, gt=0, description="How often prices, budgets and counters in Redis are compared with PostgreSQL."
+    )
+    billing_reconcile_interval_s: float = Field(
+        3600.0,
+        gt=0,
+        description="How often the ledger is compared with its projections, with analytics and with Redis.",
+    )
+    analytics_url: str = Field(
+        "http://127.0.0.1:8004", description="Base URL of analytics, whose sums billing compares with its ledger."
+    )
+    service_secret: SecretStr | None = Field(
+        None, description="This process's client secret at identity; unset never asks identity."
     )

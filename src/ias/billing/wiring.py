@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 from fastapi import FastAPI
@@ -13,9 +14,11 @@ from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
 from ias.billing.api import rate_limits as rate_limits_api
+from ias.billing.api import reconciliations as reconciliations_api
 from ias.billing.api import reratings as reratings_api
 from ias.billing.api import spending_settings as spending_settings_api
 from ias.billing.core.adjustments import Adjustments
+from ias.billing.core.analytics_client import AnalyticsClient
 from ias.billing.core.booking import Booking
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.counters import Counters
@@ -25,6 +28,7 @@ from ias.billing.core.prices import Prices
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
+from ias.billing.core.reconciliation import Reconciler
 from ias.billing.core.reratings import Reratings
 from ias.billing.core.spending_settings import SpendingSettingsRules
 from ias.billing.settings import BillingSettings
@@ -39,11 +43,14 @@ from ias.kit.redis_documents import RedisDocuments, open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
-from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
+from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, ServiceTokens, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
 
 _IDENTITY_TIMEOUT_S = 5.0
 _TIMERS_STOP_TIMEOUT_S = 15.0
+_RECONCILE_PAUSE_S = 3.0
+"""Records reach the ledger within it, as a rule."""
+_CLOCKS_DIFFER = timedelta(seconds=2)
 
 
 def build_app() -> FastAPI:
@@ -75,6 +82,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             adjustments_api.router,
             reratings_api.router,
             spending_settings_api.router,
+            reconciliations_api.router,
         ],
         lifespan=lifespan,
         settings=settings,
@@ -133,13 +141,22 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             await redis.ping()
 
         app.state.checks = {"postgres": database.ping, "redis": ping_redis}
+        reconciler = app.state.reconciler = Reconciler(
+            database,
+            counters,
+            _open_analytics(settings, http),
+            pause_s=_RECONCILE_PAUSE_S,
+            uncertainty=_CLOCKS_DIFFER,
+        )
         timers = Timers(
             database,
             Readiness(database, counter_store, publishing),
             publishing,
             counters,
             ExpiredReservations(database, ReservationStore(redis)),
+            reconciler=reconciler,
             heal_interval_s=settings.billing_heal_interval_s,
+            reconcile_interval_s=settings.billing_reconcile_interval_s,
             registry=app.state.registry,
         )
         bus_url = settings.bus_url.get_secret_value()
@@ -152,3 +169,11 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             stop.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running, _TIMERS_STOP_TIMEOUT_S)
+
+
+def _open_analytics(settings: BillingSettings, http: httpx.AsyncClient) -> AnalyticsClient | None:
+    if settings.service_secret is None:
+        return None
+    secret = settings.service_secret.get_secret_value()
+    tokens = ServiceTokens(http, settings.identity_url, client_id="billing", client_secret=secret)
+    return AnalyticsClient(http, tokens, settings.analytics_url)

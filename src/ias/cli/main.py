@@ -31,6 +31,7 @@ _COMMANDS: Mapping[str, _Entry] = {
     "dead-letters": _Entry(
         "ias.cli.dead_letters", "dead_letters", "Show, replay or remove what consumers could not book."
     ),
+    "reconcile": _Entry("ias.cli.reconcile", "reconcile", "Compare the ledger with everything that follows it."),
     "migrate": _Entry("ias.cli.migrate", "migrate", "Bring services' databases to the current schema."),
     "prices": _Entry("ias.cli.prices", "prices", "Bring prices to what a file says; re-rate a period."),
     "audit": _Entry("ias.cli.audit", "audit", "Export the audit log, and prove an export."),

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from ias.analytics.store.usage_hourly import Bucket, Group, UsageSum, list_sums
-from ias.analytics.store.usage_sums import HourSum, list_ids, sum_records, sum_rollups
 from ias.analytics.store.usage_records import RequestFilter, UsageRow, list_records
+from ias.analytics.store.usage_sums import HourSum, list_ids, sum_records, sum_rollups
 from ias.kit.access import OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import FieldError, InvalidError

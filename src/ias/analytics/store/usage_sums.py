@@ -23,7 +23,9 @@ _HOURLY = text(
     FROM usage_hourly WHERE hour >= :start AND hour < :end GROUP BY 1, 2
     """  # noqa: S608  # names of columns
 )
-_IDS = text("SELECT id FROM usage_records WHERE org_id = :org_id AND id >= :first AND id < :last ORDER BY id LIMIT :limit")
+_IDS = text(
+    "SELECT id FROM usage_records WHERE org_id = :org_id AND id >= :first AND id < :last ORDER BY id LIMIT :limit"
+)
 
 
 @dataclass(frozen=True, slots=True)

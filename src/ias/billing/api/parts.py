@@ -9,6 +9,7 @@ from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
 from ias.billing.core.rate_limits import RateLimits
+from ias.billing.core.reconciliation import Reconciler
 from ias.billing.core.reratings import Reratings
 from ias.billing.core.spending_settings import SpendingSettingsRules
 from ias.kit.cursors import Cursors
@@ -49,6 +50,11 @@ def _spending_settings(request: Request) -> SpendingSettingsRules:
     return part
 
 
+def _reconciler(request: Request) -> Reconciler:
+    part: Reconciler = request.app.state.reconciler
+    return part
+
+
 def _prices(request: Request) -> Prices:
     part: Prices = request.app.state.prices
     return part
@@ -61,4 +67,5 @@ LedgerPart = Annotated[Ledger, Depends(_ledger)]
 RateLimitsPart = Annotated[RateLimits, Depends(_rate_limits)]
 ReratingsPart = Annotated[Reratings, Depends(_reratings)]
 SpendingSettingsPart = Annotated[SpendingSettingsRules, Depends(_spending_settings)]
+ReconcilerPart = Annotated[Reconciler, Depends(_reconciler)]
 PricesPart = Annotated[Prices, Depends(_prices)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ias.billing.store.book_sums import sum_window
 from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Counter, CounterStore, Cut, Reason
 from ias.billing.store.spend import Scope, list_adjusted_orgs, sum_adjustments, sum_usage
@@ -94,6 +95,20 @@ class Counters:
                 expire_s = _EXPIRE_S[budget.window]
                 changed += await self._store.adjust(_key(budget, now), counter, wanted, expire_s=expire_s)
         return changed
+
+    async def bound_settled(self, budget: Budget, at: datetime, *, uncertainty: timedelta) -> tuple[int, int]:
+        """What the ledger says now that the counter had to say at a moment: least and most, for requests that ended just then."""
+        since = window_start(budget.window, at.timestamp())
+        async with self._database.transaction() as connection:
+            sums = [
+                await sum_window(connection, _scope(budget), since=since, counted_until=until)
+                for until in (at - uncertainty, at + uncertainty)
+            ]
+        return min(sums), max(sums)
+
+    async def repair(self, budget: Budget, at: datetime, difference_nano_usd: int) -> None:
+        """Add to what the counter of a moment's window says was spent."""
+        await self._store.add(_key(budget, at), difference_nano_usd)
 
     async def forget(self, budget: Budget, now: datetime) -> None:
         """Let a deleted budget's counter go, after the requests that still hold a part of it."""

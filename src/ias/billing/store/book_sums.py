@@ -1,14 +1,14 @@
 """What the ledger adds up to, for its projections and other books to be held against."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.spend import Scope
-from ias.billing.store.tables import LEDGER_ENTRIES
+from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
 from ias.kit.partitions import hour_sql, uuid_floor
 
 _RECORD = "kind = 'usage' AND rating <> 'reserved'"
@@ -37,6 +37,9 @@ _IDS = text(
 Hour = tuple[UUID, datetime]
 """An org and the first moment of an hour."""
 Figures = dict[str, int]
+
+_LONGEST = timedelta(days=1)
+"""No request takes longer from its admission to its booking, as far as counters are concerned."""
 
 _BOOKED = ("entries", "cost_nano_usd")
 _USED = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "settled_nano_usd")
@@ -70,9 +73,7 @@ async def sum_projection(connection: AsyncConnection, start: datetime, end: date
     return {(row["org_id"], row["hour"]): {name: int(row[name]) for name in _BOOKED} for row in rows}
 
 
-async def list_recorded_requests(
-    connection: AsyncConnection, org_id: UUID, start: datetime, end: datetime
-) -> set[str]:
+async def list_recorded_requests(connection: AsyncConnection, org_id: UUID, start: datetime, end: datetime) -> set[str]:
     """The requests of an org that have an entry for their usage record."""
     told = {"org_id": org_id, "first": uuid_floor(start), "last": uuid_floor(end)}
     return set((await connection.execute(_IDS, told)).scalars())
@@ -81,16 +82,18 @@ async def list_recorded_requests(
 async def sum_window(
     connection: AsyncConnection, scope: Scope, *, since: datetime | None, counted_until: datetime
 ) -> int:
-    """Nano-USD that a scope's requests of a window cost, corrections and credits included, that were counted until a moment.
+    """Nano-USD of a scope's window, corrections and credits included, that a counter had to say at a moment.
 
-    A request is counted when it is settled; the rest when it is booked.
+    A gateway counts a request when it settles it, which the entry tells; billing counts the rest when it has booked it.
     """
-    table = LEDGER_ENTRIES
-    by_gateway = (table.c.kind == "usage") & (table.c.rating != "reserved")
-    query = select(func.coalesce(func.sum(table.c.cost_nano_usd), 0)).where(
-        scope.condition(table),
-        (by_gateway & (table.c.occurred_at <= counted_until)) | (~by_gateway & (table.c.booked_at <= counted_until)),
+    hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
+    booked = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(scope.condition(hourly))
+    by_gateway = (ledger.c.kind == "usage") & (ledger.c.rating != "reserved")
+    later = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+        scope.condition(ledger),
+        ledger.c.id >= uuid_floor(max(counted_until - _LONGEST, since or counted_until - _LONGEST)),
+        (by_gateway & (ledger.c.occurred_at > counted_until)) | (~by_gateway & (ledger.c.booked_at > counted_until)),
     )
     if since is not None:
-        query = query.where(table.c.id >= uuid_floor(since))
-    return int(await connection.scalar(query) or 0)
+        booked = booked.where(hourly.c.hour >= since)
+    return int(await connection.scalar(select(booked.scalar_subquery() - later.scalar_subquery())) or 0)

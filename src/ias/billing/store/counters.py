@@ -121,6 +121,10 @@ class CounterStore:
             for settled, reserved, from_ledger, adjusted, cut_ms, reason in answers
         ]
 
+    async def add(self, key: str, nano_usd: int) -> None:
+        """Add to what was spent: for repairs."""
+        await self._client.hincrby(key, "settled", nano_usd)
+
     async def expire(self, key: str, after_s: int) -> None:
         """Let a counter go that nobody needs any more."""
         await self._client.expire(key, after_s)

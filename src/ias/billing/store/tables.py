@@ -129,6 +129,19 @@ SPEND_HOURLY = Table(
 )
 """The ledger summed by hour and scope, kept in the transaction that books: a projection, always equal to the ledger."""
 
+RECONCILIATIONS = Table(
+    "reconciliations",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True), nullable=False),
+    Column("start", DateTime(timezone=True), nullable=False),
+    Column("end", DateTime(timezone=True), nullable=False),
+    Column("differences", JSONB, nullable=False),
+    Column("skipped", JSONB, nullable=False),
+)
+"""What was compared, and what differed."""
+
 OUTBOX = outbox_table(METADATA)
 """What the audit log is told."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter as Counts
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -15,6 +16,7 @@ from ias.billing.core.counters import Counters
 from ias.billing.core.expired_reservations import ExpiredReservations
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.readiness import Readiness
+from ias.billing.core.reconciliation import CHECKS, Reconciler
 from ias.billing.store import budgets, partitions
 from ias.kit.database import Database
 from ias.kit.partitions import Month
@@ -24,6 +26,9 @@ log = structlog.get_logger("ias.billing")
 
 _HEAL_LOCK = 0x1A5_B001
 _PARTITIONS_LOCK = 0x1A5_B002
+_RECONCILE_LOCK = 0x1A5_B003
+_HOURS_RECONCILED = 25
+"""A day, and the hour that runs."""
 
 _VERSION_OVERLAP_MS = 60_000
 """Versions are times. A transaction commits later than the version it drew, and clocks differ, by less than this."""
@@ -57,6 +62,12 @@ class TimerMetrics:
             "Reservations booked because their gateway died.",
             registry=registry,
         )
+        self.differences = Gauge(
+            "ias_billing_reconciliation_differences",
+            "Differences that the last reconciliation found, by what was compared with the ledger.",
+            ("check",),
+            registry=registry,
+        )
         self.last_success = Gauge(
             "ias_billing_timer_last_success_timestamp_seconds",
             "When a timer last did its work.",
@@ -76,7 +87,9 @@ class Timers:
         counters: Counters,
         expired_reservations: ExpiredReservations,
         *,
+        reconciler: Reconciler,
         heal_interval_s: float,
+        reconcile_interval_s: float,
         registry: CollectorRegistry,
     ) -> None:
         self._database = database
@@ -84,7 +97,9 @@ class Timers:
         self._publishing = publishing
         self._counters = counters
         self._expired_reservations = expired_reservations
+        self._reconciler = reconciler
         self._heal_interval_s = heal_interval_s
+        self._reconcile_interval_s = reconcile_interval_s
         self._metrics = TimerMetrics(registry)
         self._turn = 0
         self._healed_ms = 0
@@ -95,9 +110,22 @@ class Timers:
         """Run all timers until `stop` is set; work in hand is finished first."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat("heal", _HEAL_LOCK, self._heal_interval_s, self.heal, stop))
+            group.create_task(self._reconcile_now_and_then(stop))
             group.create_task(
                 self._repeat("partitions", _PARTITIONS_LOCK, _PARTITIONS_INTERVAL_S, self.create_partitions, stop)
             )
+
+    async def reconcile(self) -> None:
+        """Compare all books over the last day."""
+        run = await self._reconciler.run(hours=_HOURS_RECONCILED, repair=False)
+        found = Counts(difference["check"] for difference in run.differences)
+        for check in CHECKS:
+            self._metrics.differences.labels(check).set(found[check])
+
+    async def _reconcile_now_and_then(self, stop: asyncio.Event) -> None:
+        await wait_or_stop(stop, self._reconcile_interval_s)  # what a start is busy with is not looked at
+        interval_s = self._reconcile_interval_s
+        await self._repeat("reconcile", _RECONCILE_LOCK, interval_s, self.reconcile, stop)
 
     async def heal(self) -> None:
         """Make the counters ready, publish what changed, add what was booked late, book what expired."""
