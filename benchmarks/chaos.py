@@ -92,12 +92,17 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="for each of the two phases")
     parser.add_argument("--clients", type=int, default=8, help="of each of the three tenants")
+    parser.add_argument(
+        "--phase", choices=("kept", "lost", "both"), default="both", help="Redis keeps its data, or loses it"
+    )
     parser.add_argument("--bus", choices=("rabbitmq", "redis"), default="rabbitmq")
     arguments = parser.parse_args()
     clients = Clients(each=arguments.clients)
     run = create_run(os.getpid())
-    phases = [("data kept", KEPT)]
-    if arguments.bus == "rabbitmq":  # on Redis Streams the records would be lost with the rest
+    phases = [] if arguments.phase == "lost" else [("data kept", KEPT)]
+    if (
+        arguments.phase != "kept" and arguments.bus == "rabbitmq"
+    ):  # on Redis Streams records would be lost with the rest
         phases.append(("Redis without its data", LOST))
     failed = False
     try:
