@@ -73,6 +73,19 @@ async def test_a_lost_connection_is_replaced(database: Database) -> None:
     assert await count(database) == 0
 
 
+async def test_a_connection_that_was_ended_while_it_rested_costs_nobody_an_error(
+    database: Database, make_database: Callable[[str], str]
+) -> None:
+    async with database.transaction() as connection:
+        pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    other = Database(make_database("other"), settings(), application_name="test")
+    async with other.transaction() as connection:
+        await connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        await connection.execute(text("SELECT pg_sleep(0.2)"))  # until the end of it has arrived here
+    await other.close()
+    assert await count(database) == 0
+
+
 async def test_a_server_that_is_away_is_an_os_error() -> None:
     database = Database("postgresql://ias:ias@127.0.0.1:1/x", settings(), application_name="test")
     with pytest.raises(OSError, match="1"):
