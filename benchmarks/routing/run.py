@@ -10,20 +10,22 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
 from benchmarks.routing.scenarios import DURATION_S, SCENARIOS, WARM_UP_S, Scenario
 from ias.engine.simulation.cluster import Run, Setting, simulate
 from ias.engine.simulation.dispatch import Direct, Dispatcher
 from ias.engine.simulation.policies import LeastQueued, LeastRequests, PrefixAffinity, Random, RoundRobin
 from ias.engine.simulation.results import Summary, fairness, summarize, summarize_tenants
 
-POLICIES: Mapping[str, Callable[[int], Dispatcher]] = {
-    "round-robin": lambda _: Direct(RoundRobin()),
-    "random": lambda gateway: Direct(Random(gateway)),
-    "least-requests": lambda _: Direct(LeastRequests()),
-    "least-queued": lambda _: Direct(LeastQueued()),
-    "prefix-affinity": lambda _: Direct(PrefixAffinity()),
+POLICIES: Mapping[str, Callable[[int, int], Dispatcher]] = {
+    "round-robin": lambda *_: Direct(RoundRobin()),
+    "random": lambda gateway, _: Direct(Random(gateway)),
+    "least-requests": lambda *_: Direct(LeastRequests()),
+    "least-queued": lambda *_: Direct(LeastQueued()),
+    "prefix-affinity": lambda *_: Direct(PrefixAffinity()),
+    "gateway": GatewayDispatcher,
 }
-"""How the gateway of a number is made."""
+"""How the gateway of a number among so many is made."""
 
 ATTAINMENT = 0.95
 """Capacity is the highest rate at which this share of requests has its first token within the objective."""
@@ -87,7 +89,7 @@ def simulate_at(scenario: Scenario, asked: Asked, rate: float) -> Run:
     return simulate(
         scenario.build(rate, asked.seed),
         scenario.replicas,
-        POLICIES[asked.policy],
+        lambda number: POLICIES[asked.policy](number, asked.gateways),
         Setting(gateways=asked.gateways, seed=asked.seed),
         until_s=DURATION_S + 180,
     )

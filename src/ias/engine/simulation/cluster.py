@@ -290,7 +290,7 @@ class _Cluster:
             record = attempt.asked.record
             if record.first_token_s is None:
                 record.first_token_s = self._now_s
-                attempt.asked.gateway.dispatcher.begin(attempt.asked.request, index, self._now_s)
+                self._follow(attempt.asked.gateway.dispatcher.begin(attempt.asked.request, index, self._now_s))
             if ended:
                 host.machine.scheduler.finish(answer)
                 del host.attempts[answer]

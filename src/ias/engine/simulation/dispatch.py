@@ -114,7 +114,7 @@ class Dispatcher(Protocol):
         """A request has come in."""
         ...
 
-    def begin(self, request: Request, replica: int, now_s: float) -> None:
+    def begin(self, request: Request, replica: int, now_s: float) -> Iterable[Decision]:
         """Its first token has come."""
         ...
 
@@ -146,8 +146,9 @@ class Direct:
             return [Refuse(request)]
         return [Send(request, chosen)]
 
-    def begin(self, request: Request, replica: int, now_s: float) -> None:
+    def begin(self, request: Request, replica: int, now_s: float) -> Iterable[Decision]:  # noqa: ARG002  # see Dispatcher
         """See Dispatcher."""
+        return []
 
     def end(
         self, request: Request, replica: int, outcome: Outcome, replicas: Sequence[ReplicaView], now_s: float

@@ -1,0 +1,143 @@
+"""The gateway's own routing as a gateway of the simulator: nothing here decides anything."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from ias.contracts.backend_states import BackendState
+from ias.contracts.routes import Backend, ModelRoute, RoutePolicy, Strategy
+from ias.engine.simulation.dispatch import Decision, Outcome, Refuse, ReplicaView, Request, Send
+from ias.gateway.routing.asks import Ask
+from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
+from ias.gateway.routing.loads import Place
+from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
+from ias.gateway.routing.prefixes import CUTS
+from ias.gateway.routing.strategies import Tuning
+
+ATTEMPTS_MAX = 3
+OUTPUT_EXPECTED = 128
+"""What is expected of an answer whose client allows for much more, as clients do."""
+QUEUE_TIMEOUT_S = 30.0
+LOOK_S = 0.1
+"""The gateway's own clock ticks so often."""
+
+
+class GatewayDispatcher:
+    """One gateway."""
+
+    def __init__(
+        self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix", tuning: Tuning | None = None
+    ) -> None:
+        self._policy = RoutePolicy(strategy=strategy, attempts_max=ATTEMPTS_MAX)
+        self._router: ModelRouter | None = None
+        self._number = number
+        self._gateways = gateways
+        self._tuning = tuning
+        self._looked_at = 0.0
+        self._asks: dict[int, Ask] = {}
+        self._places: dict[int, Place] = {}
+
+    def _prepare(self, replicas: Sequence[ReplicaView], now_s: float) -> ModelRouter:
+        backends = tuple(
+            Backend(id=str(r.index), url="", upstream_model="m", weight=max(1, round(r.weight))) for r in replicas
+        )
+        states = {
+            str(r.index): BackendState(
+                health="ready" if r.alive else "unready",
+                since=0,
+                waiting=r.scrape.waiting,
+                kv_cache_usage=r.scrape.kv_cache_usage,
+            )
+            for r in replicas
+        }
+        route = ModelRoute(
+            model_id="m", name="m", created=0, context_length=1 << 20, policy=self._policy, backends=backends
+        )
+        if self._router is None:
+            draw = random.Random(f"{self._number}|draw")
+            self._router = ModelRouter(route, draw=draw, tuning=self._tuning)
+        self._router.update(route, states, now_s=now_s, unix_s=now_s, sharers=self._gateways)
+        return self._router
+
+    def arrive(self, request: Request, replicas: Sequence[ReplicaView], now_s: float) -> Iterable[Decision]:
+        """See Dispatcher."""
+        router = self._router or self._prepare(replicas, now_s)
+        if now_s >= self._looked_at + LOOK_S:
+            self._looked_at = now_s
+            router.look_at_shares(now_s)
+        names = request.prompt.names
+        ask = Ask(
+            request.tenant,
+            tokens=request.prompt.tokens,
+            output_tokens=min(request.output_tokens_max, OUTPUT_EXPECTED),
+            names=[names[cut // 16 - 1] & 0xFFFFFFFF for cut in CUTS if cut // 16 <= len(names)],
+        )
+        self._asks[request.number] = ask
+        return self._enter(router, ask, request, now_s)
+
+    def _enter(self, router: ModelRouter, ask: Ask, request: Request, now_s: float) -> Iterator[Decision]:
+        if router.queue.length == 0:
+            found = router.ask(ask)
+            if isinstance(found, Place):
+                yield self._send(router, ask, request, found, now_s)
+                return
+            if found is not Verdict.BUSY:
+                yield self._refuse(request)
+                return
+        leaves = router.queue.push(Waiting(ask, request, now_s))
+        if leaves is not None:
+            yield self._refuse(leaves.for_whom)
+        yield from self._drain(router, now_s)
+
+    def _drain(self, router: ModelRouter, now_s: float) -> Iterator[Decision]:
+        for waiting, place in router.next_placed(now_s):
+            yield self._send(router, waiting.ask, waiting.for_whom, place, now_s)
+
+    def _send(self, router: ModelRouter, ask: Ask, request: Request, place: Place, now_s: float) -> Decision:
+        self._places[request.number] = place
+        router.queue.charge(ask.org_id, expect_work(ask), now_s)
+        return Send(request, int(place.load.backend_id))
+
+    def _refuse(self, request: Request) -> Decision:
+        self._asks.pop(request.number, None)
+        return Refuse(request)
+
+    def begin(self, request: Request, replica: int, now_s: float) -> Iterable[Decision]:
+        """See Dispatcher."""
+        del replica
+        self._places[request.number].begin()
+        return self._drain(self._router, now_s) if self._router is not None else ()
+
+    def end(
+        self, request: Request, replica: int, outcome: Outcome, replicas: Sequence[ReplicaView], now_s: float
+    ) -> Iterable[Decision]:
+        """See Dispatcher."""
+        router = self._router
+        if router is None:
+            return
+        ask, place = self._asks[request.number], self._places.pop(request.number)
+        place.release()
+        charged = expect_work(ask)
+        used = 0
+        if outcome.status == "ok":
+            router.learn(ask, outcome.cached_tokens)
+            place.load.succeed()
+            used = request.prompt.tokens - outcome.cached_tokens + OUTPUT_WEIGHT * outcome.output_tokens
+        router.queue.settle(ask.org_id, used - charged)
+        if outcome.status == "ok" or outcome.had_first_token:
+            del self._asks[request.number]
+        else:
+            place.load.fail(now_s)
+            self._prepare(replicas, now_s)
+            ask.tried = (*ask.tried, str(replica))
+            if len(ask.tried) >= ATTEMPTS_MAX:
+                yield self._refuse(request)
+            else:
+                yield from self._enter(router, ask, request, now_s)
+        yield from self._drain(router, now_s)
+
+    def refresh(self, replicas: Sequence[ReplicaView], now_s: float) -> Iterable[Decision]:
+        """See Dispatcher."""
+        router = self._prepare(replicas, now_s)
+        for waiting in router.queue.overdue(now_s - QUEUE_TIMEOUT_S):
+            yield self._refuse(waiting.for_whom)
+        yield from self._drain(router, now_s)

@@ -1,0 +1,40 @@
+"""A request as routing sees it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+Priority = Literal["high", "normal", "low"]
+"""Orders the requests of one org among themselves; other orgs' shares are the same whatever it says."""
+
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+
+class Ask:
+    """One request that wants a place."""
+
+    __slots__ = ("is_guess", "names", "org_id", "output_tokens", "priority", "session", "tokens", "tried")
+
+    def __init__(
+        self,
+        org_id: str,
+        *,
+        tokens: int = 0,
+        output_tokens: int = 0,
+        names: Sequence[int] = (),
+        session: int | None = None,
+        priority: Priority = "normal",
+    ) -> None:
+        self.org_id = org_id
+        self.tokens = tokens
+        """Of its prompt, as far as is known: an estimate."""
+        self.output_tokens = output_tokens
+        """That it is expected to make."""
+        self.names = names
+        """Of its prompt's beginnings, see `prefixes`."""
+        self.session = session
+        """A hash of what it is to stay together with; None is nothing."""
+        self.priority = priority
+        self.is_guess = False
+        """Whether it was sent to the owner of its beginning without knowing whether that is cached there."""
+        self.tried: tuple[str, ...] = ()
+        """Ids of the backends that have failed it."""

@@ -1,0 +1,193 @@
+"""Requests that wait for a place, in turn between orgs.
+
+Every org has a counter of the work that it was given, and the org with the least is next: the virtual token counters of Sheng et
+al., "Fairness in Serving Large Language Models" (OSDI 2024). Work is counted when a request is given its place, as expected, and
+corrected when it is over, so that what an org has in flight is not free; what was found in a cache is not counted. An org that was
+away comes back at the least counter of those who are here: absence earns nothing.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ias.gateway.routing.asks import PRIORITIES, Ask
+
+OUTPUT_WEIGHT = 2
+"""What a token of output counts, a computed token of the prompt being 1; the same source's choice."""
+_KEPT_MAX = 10_000
+_LOOKED_AT_MAX = 16
+_MODEST = 0.8
+"""Of an equal part: who was given less than this much of it takes less than its part."""
+_RECENT_S = 10.0
+"""Half-life of what counts as an org's recent work."""
+
+
+class Waiting:
+    """A request in the queue."""
+
+    __slots__ = ("ask", "for_whom", "is_waiting", "since")
+
+    def __init__(self, ask: Ask, for_whom: Any, since: float) -> None:
+        self.ask = ask
+        self.for_whom = for_whom
+        """Whoever is to be told."""
+        self.since = since
+        self.is_waiting = True
+
+
+class Share(NamedTuple):
+    """Orgs that were lately given less than an equal part of all work, how much they were given, and how much the others."""
+
+    modest: frozenset[str]
+    modest_work: float
+    other_work: float
+
+
+class _Org:
+    """One org's counter and what it has waiting."""
+
+    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "waiting", "work")
+
+    def __init__(self, work: float) -> None:
+        self.work = work
+        self._recent = 0.0
+        self._recent_at = 0.0
+        self.in_flight = 0
+        self.waiting = 0
+        self.lines: dict[str, deque[Waiting]] = {}
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it has anything waiting or in flight."""
+        return bool(self.waiting or self.in_flight)
+
+    def recent(self, now_s: float) -> float:
+        """What it was given lately, older work counting less."""
+        return float(self._recent * 0.5 ** ((now_s - self._recent_at) / _RECENT_S))
+
+    def give(self, work: float, now_s: float) -> None:
+        """Count work that it is given."""
+        self._recent = self.recent(now_s) + work
+        self._recent_at = now_s
+        self.work += work
+
+    def next(self) -> Iterator[Waiting]:
+        """Who is next, by priority and then by arrival; not all of them."""
+        left = _LOOKED_AT_MAX
+        for priority in PRIORITIES:
+            line = self.lines.get(priority)
+            while line and not line[0].is_waiting:
+                line.popleft()
+            for waiting in line or ():
+                if not left:
+                    return
+                if waiting.is_waiting:
+                    left -= 1
+                    yield waiting
+
+    def last(self) -> Waiting | None:
+        """Who came last, of the lowest priority."""
+        for priority in reversed(PRIORITIES):
+            for waiting in reversed(self.lines.get(priority, ())):
+                if waiting.is_waiting:
+                    return waiting
+        return None
+
+
+class FairQueue:
+    """The queue of one model. Bounded: the newest request of whoever has most in it makes room."""
+
+    def __init__(self, length_max: int) -> None:
+        self._length_max = length_max
+        self._orgs: dict[str, _Org] = {}
+        self._floor = 0.0
+        self.length = 0
+
+    # -------------------------------------------------------------- work
+
+    def charge(self, org_id: str, work: float, now_s: float) -> None:
+        """The org is given a place for so much work."""
+        org = self._orgs.get(org_id) or self._enter(org_id)
+        if not org.is_here and org.work < self._floor:
+            org.work = self._floor
+        org.in_flight += 1
+        org.give(work, now_s)
+
+    def settle(self, org_id: str, correction: float) -> None:
+        """One of its requests is over; its work was more by so much than it was charged for, or less."""
+        org = self._orgs[org_id]
+        org.in_flight -= 1
+        org.work += correction
+
+    def _enter(self, org_id: str) -> _Org:
+        if len(self._orgs) >= _KEPT_MAX:
+            self._forget()
+        org = self._orgs[org_id] = _Org(self._floor)
+        return org
+
+    def _forget(self) -> None:
+        """Those who are away and have nothing on account."""
+        for org_id, org in tuple(self._orgs.items()):
+            if not org.is_here and org.work <= self._floor:
+                del self._orgs[org_id]
+
+    # -------------------------------------------------------------- the line
+
+    def push(self, waiting: Waiting) -> Waiting | None:
+        """Put a request in line; who has to leave for it, which may be itself."""
+        ask = waiting.ask
+        org = self._orgs.get(ask.org_id) or self._enter(ask.org_id)
+        if not org.is_here and org.work < self._floor:
+            org.work = self._floor
+        org.lines.setdefault(ask.priority, deque()).append(waiting)
+        org.waiting += 1
+        self.length += 1
+        if self.length <= self._length_max:
+            return None
+        longest = max(self._orgs.values(), key=lambda org: org.waiting)
+        leaves = longest.last()
+        if leaves is not None:
+            self.remove(leaves)
+        return leaves
+
+    def remove(self, waiting: Waiting) -> None:
+        """Take a request out of the line, served or not; nothing happens when it is out already."""
+        if waiting.is_waiting:
+            waiting.is_waiting = False
+            self._orgs[waiting.ask.org_id].waiting -= 1
+            self.length -= 1
+
+    def next(self) -> Iterator[Waiting]:
+        """The first few of each org that has any, in the order of the orgs' turns.
+
+        Not only the very first: it may be waiting for the backend that has its prompt cached, while another has room for the
+        second.
+        """
+        here = sorted((org for org in self._orgs.values() if org.waiting), key=lambda org: org.work)
+        if here:
+            self._floor = max(self._floor, here[0].work)
+        for org in here:
+            yield from org.next()
+
+    def overdue(self, since: float) -> list[Waiting]:
+        """Take out those who have waited since then or longer."""
+        late = [
+            waiting
+            for org in self._orgs.values()
+            if org.waiting
+            for line in org.lines.values()
+            for waiting in line
+            if waiting.is_waiting and waiting.since <= since
+        ]
+        for waiting in late:
+            self.remove(waiting)
+        return late
+
+    def share(self, now_s: float) -> Share:
+        """Who has lately been given how much."""
+        recent = {name: org.recent(now_s) for name, org in self._orgs.items()}
+        recent = {name: work for name, work in recent.items() if work >= 1 or self._orgs[name].is_here}
+        total = sum(recent.values())
+        modest = {name: work for name, work in recent.items() if work * len(recent) < total * _MODEST}
+        modest_work = sum(modest.values())
+        return Share(frozenset(modest), modest_work, total - modest_work)

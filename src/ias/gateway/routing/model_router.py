@@ -1,0 +1,223 @@
+"""Routing for one model: who takes a request, who waits, who is next.
+
+    candidates → group (stable or canary) → strategy → place
+
+`ask` gives a request a Place, or says why there is none. What has to wait is put in `queue`, and `next_placed` gives those who are
+due their places, whenever one has become free.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from math import ceil
+from zlib import crc32
+
+from ias.contracts.backend_states import BackendState
+from ias.contracts.routes import Backend, ModelRoute
+from ias.gateway.routing.asks import Ask
+from ias.gateway.routing.candidates import Survey, survey_backends
+from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, FairQueue, Share, Waiting
+from ias.gateway.routing.loads import Load, Place
+from ias.gateway.routing.prefixes import PrefixTable
+from ias.gateway.routing.strategies import (
+    Candidate,
+    Guess,
+    Ring,
+    Tuning,
+    choose_least_tokens,
+    choose_prefix,
+    choose_priority,
+    choose_weighted,
+)
+
+PENDING_TOKENS_MAX = 2048
+"""Of prompts that a backend is given, by all gateways, before it has begun to answer them: one of vLLM's usual steps, and
+always one prompt. More would wait in its queue, where nobody's turn is heeded."""
+
+_OWNED = 3
+"""The beginning that has an owner is the third, where there are so many: 144 tokens."""
+_TRUST_FIRST = 0.95
+_TRUST_RATE = 0.05
+_TRUSTED = 0.5
+_HEADROOM = 6.0
+"""How much more than they use is kept free for those who take less than their part."""
+
+
+class Verdict(Enum):
+    """Why there is no place."""
+
+    BUSY = "busy"
+    """Whoever may take it has no room."""
+    COLD = "cold"
+    """Whoever could take it is asleep."""
+    NONE = "none"
+    """Nobody can."""
+
+
+class ModelRouter:
+    """One worker's routing for one model. Told of changes by `update`, of the time by whoever asks."""
+
+    def __init__(
+        self,
+        route: ModelRoute,
+        *,
+        draw: random.Random,
+        tuning: Tuning | None = None,
+        queue_length_max: int = 1000,
+    ) -> None:
+        self.route = route
+        self.loads: dict[str, Load] = {}
+        self.backends: dict[str, Backend] = {}
+        self.survey: Survey
+        self.queue = FairQueue(queue_length_max)
+        self.table = PrefixTable()
+        self._draw = draw
+        self._tuning = tuning or Tuning()
+        self._canary_debt = 0
+        self._ring = Ring(())
+        self._pending_max = PENDING_TOKENS_MAX
+        self.trust = _TRUST_FIRST
+        """What part of a prompt that this worker has never seen is probably cached at the owner of its beginning, by experience."""
+        self._modest: frozenset[str] = frozenset()
+        self._kept: frozenset[str] = frozenset()
+
+    def update(
+        self, route: ModelRoute, states: Mapping[str, BackendState], *, now_s: float, unix_s: float, sharers: int = 1
+    ) -> None:
+        """Look at the backends anew: the route or what is known of them has changed, or time has passed."""
+        self.route = route
+        self._pending_max = PENDING_TOKENS_MAX // sharers
+        ids = [backend.id for backend in route.backends]
+        if ids != list(self.backends):
+            self._ring = Ring(ids)
+            self.loads = {name: self.loads.get(name) or Load(name) for name in ids}
+        self.backends = {backend.id: backend for backend in route.backends}
+        self.survey = survey_backends(route.backends, states, self.loads, now_s=now_s, unix_s=unix_s, sharers=sharers)
+        for name, reason in self.survey.reasons.items():
+            if reason in ("unready", "cold", "failed_recently"):
+                self.loads[name].forget_cache()
+
+    # -------------------------------------------------------------- choice
+
+    def ask(self, ask: Ask, *, is_queued: bool = False) -> Place | Verdict:
+        """A place for a request, now."""
+        survey = self.survey
+        for tier in survey.tiers:
+            candidates = self._pick_group(ask, tier.stable, tier.canary)
+            if candidates:
+                if self._kept and ask.org_id not in self._modest:
+                    candidates = self._leave_free(candidates, is_queued=is_queued)
+                return self._place(ask, candidates)
+        candidates = _untried(survey.last_resort, ask)
+        if candidates:
+            return self._place(ask, candidates[:1])
+        return Verdict.COLD if survey.cold else Verdict.NONE
+
+    def _pick_group(self, ask: Ask, stable: Sequence[Candidate], canary: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates of the group that the request falls to, or of the other where it has none."""
+        if ask.tried:
+            stable, canary = _untried(stable, ask), _untried(canary, ask)
+        if not canary:
+            return stable
+        return canary if not stable or self._is_for_canary(ask) else stable
+
+    def _is_for_canary(self, ask: Ask) -> bool:
+        """By the session, where there is one; else so that the share is exact: each request adds it, each canary takes a whole."""
+        percent = self.route.policy.canary_percent
+        if ask.session is not None:
+            return ask.session % 100 < percent
+        self._canary_debt += percent
+        if self._canary_debt < 100:
+            return False
+        self._canary_debt -= 100
+        return True
+
+    def _leave_free(self, candidates: Sequence[Candidate], *, is_queued: bool) -> Sequence[Candidate]:
+        """Those that are not kept free for others; while nobody waits, these too when they have nothing to compute."""
+        return [
+            c
+            for c in candidates
+            if c.load.backend_id not in self._kept or (not is_queued and not c.load.pending_tokens)
+        ]
+
+    def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
+        roomy = [c for c in candidates if self._has_room(c)]
+        if not roomy:
+            return Verdict.BUSY
+        pending = ask.tokens
+        policy = self.route.policy
+        if policy.is_sticky and ask.session is not None:
+            chosen = self._stay(ask.session, roomy)
+        elif policy.strategy == "prefix":
+            matched = self.table.match(ask.names)
+            guess = Guess(self._ring.owner(ask.names[:_OWNED][-1]), self.trust) if ask.names and not matched else None
+            looked = candidates if matched or self.trust > _TRUSTED else roomy
+            chosen = choose_prefix(ask, looked, matched, guess, self._tuning)
+            ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
+            if not self._has_room(chosen):
+                return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
+            pending -= matched.get(chosen.load.cache, 0)
+            self.table.note(ask.names, chosen.load.cache)
+        elif policy.strategy == "least_tokens":
+            chosen = choose_least_tokens(ask, roomy)
+        elif policy.strategy == "weighted":
+            chosen = choose_weighted(roomy, self._draw)
+        else:
+            chosen = choose_priority(roomy)
+        return Place(chosen.load, tokens=ask.tokens + ask.output_tokens, pending=max(pending, 0))
+
+    def learn(self, ask: Ask, cached_tokens: int) -> None:
+        """What of a prompt was found in the cache that it was sent to."""
+        if ask.is_guess and ask.tokens:
+            self.trust += _TRUST_RATE * (min(cached_tokens / ask.tokens, 1.0) - self.trust)
+
+    def _has_room(self, candidate: Candidate) -> bool:
+        load = candidate.load
+        return load.requests < candidate.requests_max and load.pending_tokens < self._pending_max
+
+    def _stay(self, session: int, candidates: Sequence[Candidate]) -> Candidate:
+        by_id = {candidate.backend_id: candidate for candidate in candidates}
+        return next(by_id[name] for name in self._ring.owners(session & 0xFFFFFFFF) if name in by_id)
+
+    # -------------------------------------------------------------- turns
+
+    def look_at_shares(self, now_s: float) -> None:
+        """Keep backends free for those who take less than their part: enough for what they need.
+
+        A turn in the queue is soon had, but behind it are the prompts that a backend was given before. Where the modest have a
+        backend to themselves they are served as if they were alone. Called now and then.
+        """
+        share = self.queue.share(now_s)
+        self._modest = share.modest
+        self._kept = self._keep_free(share)
+
+    def _keep_free(self, share: Share) -> frozenset[str]:
+        backends = len(self.loads)
+        if not share.modest_work or not share.other_work or backends < 2:
+            return frozenset()
+        others_per_backend = share.other_work / (backends - len(self._kept))
+        count = min(backends - 1, ceil(_HEADROOM * share.modest_work / others_per_backend))
+        return frozenset(sorted(self.loads, key=lambda name: crc32(name.encode()))[:count])
+
+    def next_placed(self, now_s: float) -> Iterator[tuple[Waiting, Place]]:
+        """Who waits and is due a place, with the place, until there is none for anybody."""
+        if self.queue.length:
+            self.look_at_shares(now_s)
+        while self.queue.length:
+            for waiting in self.queue.next():
+                found = self.ask(waiting.ask, is_queued=True)
+                if isinstance(found, Place):
+                    self.queue.remove(waiting)
+                    yield waiting, found
+                    break
+            else:
+                return
+
+
+def expect_work(ask: Ask, cached_tokens: int = 0) -> float:
+    """What a request is charged for in the queue's terms."""
+    return max(ask.tokens - cached_tokens, 0) + OUTPUT_WEIGHT * ask.output_tokens
+
+
+def _untried(candidates: Sequence[Candidate], ask: Ask) -> Sequence[Candidate]:
+    return [c for c in candidates if c.load.backend_id not in ask.tried] if ask.tried else candidates
