@@ -1,6 +1,6 @@
 """The gateway's own CPU per request, without kernel and network: fake transports, replies given on the spot.
 
-    python benchmarks/python_cost.py [--stream] [--limits] [--batches 60] [--profile]
+    python benchmarks/python_cost.py [--stream] [--limits] [--backends 16] [--batches 60] [--profile]
 
 The quickest of many batches is printed, which holds on a busy machine where whole runs do not. For finding out whether
 a change helps; run.py says what it all costs in truth.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 import uvloop
@@ -78,7 +79,7 @@ class FakeRedis(FakeTransport):
         self._protocol.data_received(self._reply * len(self._protocol.pending))
 
 
-def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
+def build_worker(directory: Path, key: str, *, limits: bool, backends: int) -> Worker:
     settings = GatewaySettings(
         redis_url=SecretStr("redis://127.0.0.1:1"),
         bus_url=SecretStr("redis://127.0.0.1:1"),
@@ -89,8 +90,16 @@ def build_worker(directory: Path, key: str, *, limits: bool) -> Worker:
     )
     worker = Worker(settings)
     snapshots = worker.gateway.snapshots
-    backend = Backend(id="backend", url="http://127.0.0.1:1/v1", upstream_model="m")
-    route = ModelRoute(model_id="m", name="m", created=1, context_length=8192, backends=(backend,))
+    route = ModelRoute(
+        model_id="m",
+        name="m",
+        created=1,
+        context_length=8192,
+        backends=tuple(
+            Backend(id=str(UUID(int=number)), url="http://127.0.0.1:1/v1", upstream_model="m")
+            for number in range(backends)
+        ),
+    )
     snapshots.routes = RouteTable(version=1, models={"m": route})
     price = Price(
         id="price",
@@ -139,10 +148,10 @@ def build_request(key: str, *, stream: bool) -> bytes:
 
 
 async def measure(
-    directory: Path, *, stream: bool, limits: bool, batches: int, profile: cProfile.Profile | None
+    directory: Path, *, stream: bool, limits: bool, backends: int, batches: int, profile: cProfile.Profile | None
 ) -> float:
     key = generate_key()
-    worker = build_worker(directory, key, limits=limits)
+    worker = build_worker(directory, key, limits=limits, backends=backends)
     redis = FakeRedis(worker.gateway.redis)
     worker.gateway.access_log._fd = os.open(os.devnull, os.O_WRONLY)  # noqa: SLF001
     pool = worker.gateway.upstreams.pool("http://127.0.0.1:1/v1")
@@ -184,6 +193,9 @@ def main() -> None:
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--limits", action="store_true", help="three rate limits beside the budget")
     parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument(
+        "--backends", type=int, default=1, help="backends of the model: with more than one there is a choice"
+    )
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
@@ -194,6 +206,7 @@ def main() -> None:
                 stream=arguments.stream,
                 limits=arguments.limits,
                 batches=arguments.batches,
+                backends=arguments.backends,
                 profile=profile,
             )
         )

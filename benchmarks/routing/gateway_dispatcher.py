@@ -11,7 +11,6 @@ from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
 from ias.gateway.routing.prefixes import CUTS
-from ias.gateway.routing.strategies import Tuning
 
 ATTEMPTS_MAX = 3
 OUTPUT_EXPECTED = 128
@@ -24,14 +23,11 @@ LOOK_S = 0.1
 class GatewayDispatcher:
     """One gateway."""
 
-    def __init__(
-        self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix", tuning: Tuning | None = None
-    ) -> None:
+    def __init__(self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix") -> None:
         self._policy = RoutePolicy(strategy=strategy, attempts_max=ATTEMPTS_MAX)
         self._router: ModelRouter | None = None
         self._number = number
         self._gateways = gateways
-        self._tuning = tuning
         self._looked_at = 0.0
         self._asks: dict[int, Ask] = {}
         self._places: dict[int, Place] = {}
@@ -54,7 +50,7 @@ class GatewayDispatcher:
         )
         if self._router is None:
             draw = random.Random(f"{self._number}|draw")
-            self._router = ModelRouter(route, draw=draw, tuning=self._tuning)
+            self._router = ModelRouter(route, draw=draw)
         self._router.update(route, states, now_s=now_s, unix_s=now_s, sharers=self._gateways)
         return self._router
 

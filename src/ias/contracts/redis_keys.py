@@ -12,6 +12,9 @@ BACKEND_STATES = "ias:backend_states"
 PROBER_LEASE = "{ias:backend_states}:prober"
 """Which registry process probes, for a few seconds at a time; the registry's own. On the same node as what it guards."""
 
+GATEWAY_WORKERS = "ias:gateway_workers"
+"""A sorted set of the gateway's workers by when they last said (Unix seconds) that they are there; the gateway's own."""
+
 PRICES = "ias:prices"
 """contracts.spending.PriceTable, written by billing."""
 
@@ -62,6 +65,11 @@ def backend_outcomes(ten_seconds: int) -> str:
     Gateways add and let it expire after a minute; registry's circuit breaker reads.
     """
     return f"ias:backend_outcomes:{ten_seconds}"
+
+
+def backend_wake(backend_id: str) -> str:
+    """Present while a gateway is waking this backend, so that no other does; the gateway's own."""
+    return f"ias:backend_wake:{backend_id}"
 
 
 def spending_policy(org_id: str) -> str:

@@ -8,13 +8,14 @@ from ias.gateway.clock import Clock
 from ias.gateway.metrics import Metrics
 from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
-from ias.gateway.routing import Router
+from ias.gateway.routers import Routers
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
+from ias.gateway.waking import Waking
 
 if TYPE_CHECKING:
     from ias.gateway.tracing import Tracing
@@ -28,7 +29,8 @@ class Gateway:
     redis: RedisConnection
     snapshots: Snapshots
     settlements: Settlements
-    router: Router
+    routers: Routers
+    waking: Waking
     upstreams: Upstreams
     upstream_requests: UpstreamRequests
     spool: Spool

@@ -5,6 +5,7 @@ import msgspec
 from ias.gateway.settings import GatewaySettings
 
 RETRY_SOON = b"retry-after: 1\r\n"
+RETRY_LATER = b"retry-after: 5\r\n"
 _NAME_LENGTH_MAX = 256
 """Of what a client calls a model an answer repeats so much."""
 DO_NOT_RETRY = b"x-should-retry: false\r\n"
@@ -225,6 +226,17 @@ def model_unpriced(model: str) -> Refusal:
 def unavailable(message: str, code: str) -> Refusal:
     """503: something the gateway needs is away; worth another try soon."""
     return Refusal(503, message, kind="server_error", code=code, headers=RETRY_SOON)
+
+
+def queue_full() -> Refusal:
+    """429: too many wait already, and of these the caller's org has most."""
+    return Refusal(
+        429,
+        "The model is busy, and too many requests of yours wait for it already.",
+        kind="requests",
+        code="queue_full",
+        headers=RETRY_LATER,
+    )
 
 
 def redis_away() -> Refusal:

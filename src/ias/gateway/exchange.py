@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ias.gateway.endpoints import Endpoint
     from ias.gateway.pipeline import Pipeline
     from ias.gateway.relay import Relay
+    from ias.gateway.routers import Desk
+    from ias.gateway.routing.asks import Ask
+    from ias.gateway.routing.fair_queue import Waiting
+    from ias.gateway.routing.loads import Load, Place
     from ias.gateway.snapshots import Principal
     from ias.gateway.tracing import Trace
     from ias.gateway.usage import TokenCounts
@@ -163,7 +167,18 @@ class Exchange:
     output_tokens_max: int | None = None
     """What the request's limit on output tokens must be replaced by; None leaves it."""
     # route, relay
+    desk: "Desk | None" = None
     backend: Backend | None = None
+    load: "Load | None" = None
+    """What the worker has at that backend."""
+    ask: "Ask | None" = None
+    """What routing was told, where there was anything to decide."""
+    place: "Place | None" = None
+    waiting: "Waiting | None" = None
+    """While it waits for a place."""
+    queue_wait_s: float = 0.0
+    backend_lines: bytes = b""
+    """Header lines that tell the backend."""
     attempts: list[str]
     relay: "Relay | None" = None
     usage: "TokenCounts | None" = None
@@ -199,9 +214,10 @@ class Exchange:
     def answer_headers(self) -> bytes:
         """The header lines that every answer carries. The first byte goes out now."""
         self.first_byte_at = now = perf_counter()
-        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b%b" % (
+        return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b" % (
             self.request_id.encode(),
             (now - self.started) * 1000,
+            self.backend_lines,
             self.limit_headers,
             self.notice,
         )

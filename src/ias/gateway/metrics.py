@@ -51,6 +51,7 @@ LABELS = {
     "ias_gateway_rate_limit_refusals_total": ("metric", "scope"),
     "ias_gateway_request_duration_seconds": ("endpoint",),
     "ias_gateway_first_byte_seconds": ("endpoint",),
+    "ias_gateway_queue_wait_seconds": ("model",),
 }
 HELP = {
     "ias_gateway_requests_total": "Requests by endpoint, model and HTTP status (499: the client left before an answer).",
@@ -59,11 +60,13 @@ HELP = {
     "ias_gateway_rate_limit_refusals_total": "Requests that a rate limit refused, by what it counts and what it applies to.",
     "ias_gateway_request_duration_seconds": "From a request's head to the end of its answer.",
     "ias_gateway_first_byte_seconds": "From a request's head to the first byte of its answer.",
+    "ias_gateway_queue_wait_seconds": "How long requests that had to wait for a place at a backend did so.",
     "ias_gateway_internal_errors_total": "Faults of the gateway itself.",
     "ias_gateway_redis_failures_total": "Commands that Redis refused.",
     "ias_gateway_redis_losses_total": "Times the connection to Redis was lost.",
     "ias_gateway_reservations_exceeded_total": "Requests that cost more than was reserved for them.",
     "ias_gateway_upstream_retries_total": "Requests that were sent to another backend.",
+    "ias_gateway_backend_wakes_total": "Calls to sleeping backends to wake up.",
     "ias_gateway_usage_records_total": "Usage records written to the spool.",
     "ias_gateway_usage_published_total": "Usage records confirmed by the bus.",
     "ias_gateway_spool_corrupt_lines_total": "Lines of dead workers' spools that could not be read.",
@@ -71,6 +74,7 @@ HELP = {
     "ias_gateway_rejected_documents_total": "Pushed documents that could not be read.",
     "ias_gateway_in_flight": "Requests being served.",
     "ias_gateway_connections": "Open client connections.",
+    "ias_gateway_queue_length": "Requests that wait for a place at a backend.",
     "ias_gateway_upstream_in_flight": "Requests at backends.",
     "ias_gateway_spool_bytes": "Bytes of usage not yet published, of the whole host as each worker sees it.",
     "ias_gateway_settlements_waiting": "Settlements Redis has not acknowledged.",
@@ -117,6 +121,7 @@ class Metrics:
         self._limit_refusals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._durations: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
         self._first_bytes: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
+        self._queue_waits: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
         self._sources: list[tuple[str, Callable[[], float], bool]] = []
         self._run_dir = run_dir
         self._slot = slot
@@ -151,6 +156,10 @@ class Metrics:
         """Count a request that a rate limit refused."""
         self._limit_refusals[limit.metric, limit.scope_kind] += 1
 
+    def observe_queue_wait(self, model: str, waited_s: float) -> None:
+        """Count a request that had to wait for its place."""
+        self._queue_waits[model].observe(waited_s)
+
     def count_refusal(self, code: str) -> None:
         """Count a refusal. Some codes are the backends' own; however many they make up, so many are told apart."""
         known = code in self._refusals or len(self._refusals) < _CODES_MAX
@@ -178,6 +187,7 @@ class Metrics:
             histograms={
                 "ias_gateway_request_duration_seconds": dict(self._durations),
                 "ias_gateway_first_byte_seconds": dict(self._first_bytes),
+                "ias_gateway_queue_wait_seconds": dict(self._queue_waits),
             },
         )
         for name, read, is_counter in self._sources:

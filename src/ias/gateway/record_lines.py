@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ias.contracts.spending import Price
+from ias.gateway.clock import format_millis
 from ias.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -20,6 +21,15 @@ _encode = msgspec.json.Encoder().encode
 
 def _text(value: Any) -> str:
     return _encode(value).decode()
+
+
+def _routing(exchange: Exchange) -> str:
+    """Every candidate and what spoke for and against it, and how long the request waited."""
+    desk, ask = exchange.desk, exchange.ask
+    if desk is None or ask is None:
+        return ""
+    waited = f',"queue_wait_ms":{format_millis(exchange.queue_wait_s)}' if exchange.queue_wait_s else ""
+    return f',"candidates":{desk.router.explain(ask)}{waited}'
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
@@ -94,6 +104,8 @@ class RecordLines:
                 more += f',"expected_tokens":{exchange.expected_tokens}'
         if exchange.output_tokens_max is not None:
             more += f',"output_tokens_max":{exchange.output_tokens_max}'
+        if exchange.ask is not None:
+            more += _routing(exchange)
         if exchange.attempts:
             more += f',"attempts":{_text(exchange.attempts)}'
         return f"{self._budgets}{more}}}"

@@ -9,6 +9,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -23,6 +24,10 @@ from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Re
 from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import refusal_of
+from ias.gateway.route import make_ask, note_wait, take_place
+from ias.gateway.routers import backend_lines
+from ias.gateway.routing.fair_queue import Waiting
+from ias.gateway.routing.loads import Place
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
 from ias.gateway.usage import NoJsonObjectError, read_answer_usage
 
@@ -67,9 +72,11 @@ class Relay:
         self._exchange = exchange
         self._gateway = gateway
         self._backend = backend
-        self._tried = [backend.id]
+        self.backend_id = backend.id
         self._pool = gateway.upstreams.pool(backend.url)
-        self._total_deadline = gateway.clock.monotonic + gateway.settings.gateway_total_timeout_s
+        self._policy = policy = exchange.route.policy
+        timeout_s = policy.total_timeout_s or gateway.settings.gateway_total_timeout_s
+        self._total_deadline = gateway.clock.monotonic + timeout_s
 
     # -------------------------------------------------------------- to the backend
 
@@ -114,7 +121,7 @@ class Relay:
         self._connection = connection
         body = requests.body(self._exchange, backend)
         head = requests.head(self._exchange, backend, self._pool, len(body))
-        connection.send(self, head, body, self._total_deadline)
+        connection.send(self, head, body, self._total_deadline, self._policy.first_byte_timeout_s)
         if self._is_paused:
             connection.pause()
 
@@ -125,7 +132,7 @@ class Relay:
         self._head = head
         if head.status != 200:
             return False
-        self._pool.succeeded()
+        self._succeeded()
         if not self._exchange.streamed or not head.content_type.startswith(EVENT_STREAM):
             return False
         if head.content_encoding not in (b"", b"identity"):
@@ -190,7 +197,7 @@ class Relay:
     def whole_received(self, head: UpstreamHead, body: bytes) -> None:
         """See Receiver."""
         self._head, self._body = head, body
-        self._pool.succeeded()
+        self._succeeded()
         self._guard(self._finish_whole)
 
     def answer_ended(self) -> None:
@@ -216,6 +223,8 @@ class Relay:
         exchange = self._exchange
         if not self._has_begun:
             self._has_begun = exchange.was_served = True
+            if exchange.place is not None and exchange.desk is not None:
+                self._gateway.routers.begin(exchange.desk, exchange.place)
             if self._has_opened:
                 exchange.first_byte_at = perf_counter()
             else:
@@ -293,7 +302,7 @@ class Relay:
         )
         exchange.attempts.append(f"{self._backend.id}: {head.status}")
         if head.status in _FAILED_STATUSES:
-            self._pool.failed()
+            self._failed()
         if head.status not in _RETRIED_STATUSES:
             raise refusal
         self._try_another(refusal)
@@ -319,7 +328,7 @@ class Relay:
         self._finish("completed")
 
     def _refuse_answer(self) -> None:
-        self._pool.failed()
+        self._failed()
         refusal = upstream_failed(502, "The model's server gave an unusable answer.", "upstream_malformed")
         self._try_another(refusal, reason="malformed")
 
@@ -346,7 +355,7 @@ class Relay:
         """
         connection, self._connection = self._connection, None
         if self._has_begun or self._has_opened:
-            self._pool.failed()
+            self._failed(reason)
             self._exchange.attempts.append(f"{self._backend.id}: {reason}")
             self._end_broken_stream(*_describe_break(reason))
             return
@@ -356,11 +365,13 @@ class Relay:
             self._retried_stale = True
             self._connect(pause_s=0.0)
             return
-        self._pool.failed()
+        self._failed(reason)
         if reason in ("first_byte_timeout", "total_timeout"):
-            self._exchange.attempts.append(f"{self._backend.id}: {reason}")
-            raise upstream_failed(504, "The model's server did not answer in time.", "upstream_timeout")
-        if reason == "refused":
+            refusal = upstream_failed(504, "The model's server did not answer in time.", "upstream_timeout")
+            if reason == "total_timeout":
+                self._exchange.attempts.append(f"{self._backend.id}: {reason}")
+                raise refusal
+        elif reason in ("refused", "disabled"):
             refusal = unavailable("The model's server cannot be reached.", "upstream_unreachable")
         else:
             refusal = upstream_failed(502, "The model's server broke off its answer.", "upstream_failed")
@@ -368,19 +379,52 @@ class Relay:
 
     def _try_another(self, refusal: Refusal, *, reason: str | None = None) -> None:
         """Go to another backend; where there is none, or enough were tried, raise the refusal."""
+        exchange, desk = self._exchange, self._exchange.desk
         if reason is not None:
-            self._exchange.attempts.append(f"{self._backend.id}: {reason}")
-        backend = None
-        if len(self._tried) < self._gateway.settings.gateway_attempts_max:
-            backend = self._gateway.router.pick(self._exchange.route, tried=self._tried)
-        if backend is None:
+            exchange.attempts.append(f"{self._backend.id}: {reason}")
+        if desk is None or len(desk.router.backends) == 1:
             raise refusal
+        ask = exchange.ask = exchange.ask or make_ask(exchange, desk)
+        ask.tried = (*ask.tried, self._backend.id)
+        if exchange.place is not None:
+            self._gateway.routers.release(desk, ask, exchange.place)
+        if len(ask.tried) >= self._policy.attempts_max:
+            raise refusal
+        try:
+            found = self._gateway.routers.acquire(desk, ask, self)
+        except Refusal:
+            raise refusal from None  # what went wrong first says more than that there is nobody else
+        if isinstance(found, Waiting):
+            exchange.waiting = found
+        else:
+            self.placed(*found)
+
+    def placed(self, backend: Backend, place: Place) -> None:
+        """See Waiter: there is another backend to try."""
+        exchange = self._exchange
+        note_wait(exchange, self._gateway)
         self._gateway.metrics.upstream_retries += 1
-        self._backend = self._exchange.backend = backend
-        self._tried.append(backend.id)
+        take_place(exchange, backend, place)
+        exchange.backend_lines = backend_lines(backend.id, len(exchange.ask.tried) + 1 if exchange.ask else 1)
+        self._backend, self.backend_id = backend, backend.id
         self._pool = self._gateway.upstreams.pool(backend.url)
         self._retried_stale = False
         self._connect(pause_s=random.uniform(0.0, _RETRY_PAUSE_MAX_S))  # noqa: S311 - jitter
+
+    def turned_away(self, refusal: Refusal) -> None:
+        """See Waiter: there is none in time."""
+        note_wait(self._exchange, self._gateway)
+        self._guard(partial(_raise, refusal))
+
+    def _succeeded(self) -> None:
+        if self._exchange.load is not None:
+            self._exchange.load.succeed()
+
+    def _failed(self, reason: str = "") -> None:
+        """Others are preferred for a while, unless the backend was only switched off."""
+        exchange = self._exchange
+        if exchange.load is not None and exchange.desk is not None and reason != "disabled":
+            self._gateway.routers.failed(exchange.desk, exchange.load)
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Run a step; a Refusal, or a fault, becomes the exchange's answer."""
@@ -474,6 +518,10 @@ def _raise_reply(exchange: Exchange, gateway: Gateway) -> Progress:
     raise refusal
 
 
+def _raise(refusal: Refusal) -> None:
+    raise refusal
+
+
 def _raise_draining() -> None:
     raise unavailable("The server is restarting.", "draining")
 
@@ -485,6 +533,8 @@ def _describe_break(reason: str) -> tuple[str, str]:
             return "The model's server stopped sending in the middle of its answer.", "upstream_timeout"
         case "total_timeout":
             return "The answer took longer than the server allows.", "upstream_timeout"
+        case "disabled":
+            return "The model's server was taken out of service in the middle of its answer.", "upstream_disabled"
         case "malformed":
             return "The model's server sent an answer that cannot be read.", "upstream_malformed"
         case _:

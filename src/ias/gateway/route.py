@@ -1,14 +1,151 @@
-"""Stage 5, route: which backend?"""
+"""Stage 5, route: which backend, and when?
 
+A model with one backend of unknown capacity leaves nothing to decide. Otherwise the request asks for a place, and waits for it
+where all that may serve it are full, or have to be woken first.
+"""
+
+from zlib import crc32
+
+import msgspec
+
+from ias.contracts.routes import Backend
 from ias.gateway.context import Gateway
-from ias.gateway.errors import unavailable
-from ias.gateway.exchange import NEXT, Exchange, Progress
+from ias.gateway.errors import Refusal
+from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
+from ias.gateway.routers import Desk, hash_session
+from ias.gateway.routing.asks import PRIORITIES, Ask, Priority
+from ias.gateway.routing.fair_queue import Waiting
+from ias.gateway.routing.loads import Place
+from ias.gateway.routing.prefixes import BYTES_PER_TOKEN, name_beginnings
+
+_OUTPUT_EXPECTED = 256
+"""Tokens that an answer is expected to have, however many its client allows for."""
 
 
 def route(exchange: Exchange, gateway: Gateway) -> Progress:
-    """Set `backend`."""
-    backend = gateway.router.pick(exchange.route, tried=())
-    if backend is None:
-        raise unavailable(f"No server for the model `{exchange.model}` is available.", "no_backend_available")
-    exchange.backend = backend
+    """Set `backend`, and `place` where places are counted."""
+    desk = exchange.desk = gateway.routers.desk(exchange.route)
+    if desk.only is not None:
+        exchange.backend = desk.only
+        exchange.load = desk.only_load
+        exchange.backend_lines = desk.lines[desk.only.id]
+        return NEXT
+    ask = exchange.ask = make_ask(exchange, desk)
+    found = gateway.routers.acquire(desk, ask, QueuedExchange(exchange, gateway))
+    if isinstance(found, Waiting):
+        exchange.waiting = found
+        return WAIT
+    take_place(exchange, *found)
     return NEXT
+
+
+def take_place(exchange: Exchange, backend: Backend, place: Place) -> None:
+    """The request goes to this backend."""
+    exchange.backend, exchange.place, exchange.load = backend, place, place.load
+    if exchange.desk is not None:
+        exchange.backend_lines = exchange.desk.lines[backend.id]
+
+
+class QueuedExchange:
+    """A Waiter that has not been at any backend yet."""
+
+    __slots__ = ("_exchange", "_gateway")
+
+    def __init__(self, exchange: Exchange, gateway: Gateway) -> None:
+        self._exchange = exchange
+        self._gateway = gateway
+
+    def placed(self, backend: Backend, place: Place) -> None:
+        """See Waiter."""
+        exchange = self._exchange
+        note_wait(exchange, self._gateway)
+        take_place(exchange, backend, place)
+        exchange.resume()
+
+    def turned_away(self, refusal: Refusal) -> None:
+        """See Waiter."""
+        exchange = self._exchange
+        note_wait(exchange, self._gateway)
+        exchange.reply = refusal
+        exchange.continuation = _raise_reply
+        exchange.resume()
+
+
+def note_wait(exchange: Exchange, gateway: Gateway) -> None:
+    """The request has waited."""
+    waiting, exchange.waiting = exchange.waiting, None
+    if waiting is not None:
+        waited_s = gateway.clock.monotonic - waiting.since
+        exchange.queue_wait_s += waited_s
+        gateway.metrics.observe_queue_wait(exchange.model, waited_s)
+
+
+def _raise_reply(exchange: Exchange, gateway: Gateway) -> Progress:
+    del gateway
+    refusal, exchange.reply = exchange.reply, None
+    raise refusal
+
+
+# ------------------------------------------------------------------ what routing wants to know
+
+
+def make_ask(exchange: Exchange, desk: Desk) -> Ask:
+    """The request as routing sees it."""
+    principal, body, policy = exchange.principal, exchange.request.body, desk.route.policy
+    if principal is None:
+        raise AssertionError("routing needs a caller")
+    org_id = principal.key.org_id
+    limit = exchange.peek.max_tokens or exchange.peek.max_completion_tokens
+    ask = Ask(
+        org_id,
+        tokens=len(body) // BYTES_PER_TOKEN,
+        output_tokens=min(limit, _OUTPUT_EXPECTED) if isinstance(limit, int) else _OUTPUT_EXPECTED,
+        priority=find_priority(exchange),
+        is_streamed=exchange.streamed,
+    )
+    if policy.strategy == "prefix":
+        ask.names = name_beginnings(memoryview(body)[_find_prompt(body) :], crc32(org_id.encode()))
+    if policy.is_sticky or policy.canary_percent:
+        ask.session = find_session(exchange)
+    return ask
+
+
+def find_priority(exchange: Exchange) -> Priority:
+    """What `x-ias-priority` says; `normal` where it says nothing that is known."""
+    header = exchange.request.headers.get(b"x-ias-priority")
+    if header is None:
+        return "normal"
+    return next((priority for priority in PRIORITIES if priority.encode() == header.strip().lower()), "normal")
+
+
+def _find_prompt(body: bytes | bytearray) -> int:
+    """Where the prompt begins: what stands before it differs between requests whose prompts do not."""
+    for name in (b'"messages"', b'"prompt"', b'"input"'):
+        at = body.find(name)
+        if at >= 0:
+            return at
+    return 0
+
+
+class _Named(msgspec.Struct):
+    """Who the client says its user is."""
+
+    user: str | None = None
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
+def find_session(exchange: Exchange) -> int | None:
+    """A hash of `x-session-id`, or else of the body's own `user`, within the caller's project."""
+    principal = exchange.principal
+    session: str | bytes | None = exchange.request.headers.get(b"x-session-id")
+    if session is None:
+        try:
+            session = _named_decoder.decode(exchange.request.body).user
+        except msgspec.MsgspecError:  # a `user` of another type names nobody
+            session = None
+    if not session or principal is None:
+        return None
+    text = session.decode("latin-1") if isinstance(session, bytes) else session
+    return hash_session(f"{principal.key.project_id}|{text}")

@@ -58,7 +58,12 @@ class GatewaySettings(BusSettings, ProcessSettings):
     gateway_backend_connections_max: int = Field(
         1024, gt=0, description="Requests a worker has in flight at one backend at most."
     )
-    gateway_attempts_max: int = Field(3, ge=1, description="Backends tried for one request before its first byte.")
+    gateway_queue_timeout_s: float = Field(
+        30.0, gt=0, description="Longest wait for a place at a backend, or for one to wake; a route may say otherwise."
+    )
+    gateway_queue_length_max: int = Field(
+        1000, ge=1, description="Requests for one model that a worker lets wait; more is 429 for whoever has most."
+    )
     gateway_allow_loopback: bool = Field(
         False, description="Whether backends on this very machine are connected to; as `IAS_REGISTRY_ALLOW_LOOPBACK`."
     )

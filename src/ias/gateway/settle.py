@@ -2,6 +2,7 @@
 
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
+from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT
 
 
 def settle(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -13,6 +14,8 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
             cached_input_tokens=usage.cached_input_tokens,
             output_tokens=usage.output_tokens,
         )
+    if exchange.ask is not None:
+        _leave(exchange, gateway)
     if not exchange.may_hold_reservation or exchange.principal is None:
         return NEXT
     exchange.may_hold_reservation = False
@@ -21,3 +24,25 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
     tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
     gateway.settlements.settle(exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd, tokens)
     return NEXT
+
+
+def _leave(exchange: Exchange, gateway: Gateway) -> None:
+    """Give back the place, or leave the queue."""
+    desk, ask, usage = exchange.desk, exchange.ask, exchange.usage
+    if desk is None or ask is None:
+        return
+    if exchange.waiting is not None:
+        gateway.routers.leave(desk, exchange.waiting)
+    if exchange.place is None:
+        return
+    if usage is None:
+        gateway.routers.release(desk, ask, exchange.place)
+        return
+    computed = usage.input_tokens - usage.cached_input_tokens
+    gateway.routers.release(
+        desk,
+        ask,
+        exchange.place,
+        work=computed + OUTPUT_WEIGHT * usage.output_tokens,
+        cached_tokens=usage.cached_input_tokens,
+    )

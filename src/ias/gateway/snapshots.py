@@ -16,6 +16,7 @@ import structlog
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
+from ias.contracts.backend_states import BackendStates
 from ias.contracts.routes import RouteTable
 from ias.contracts.spending import PriceTable, SpendingPolicy
 from ias.gateway.admission_plan import AdmissionPlan
@@ -77,6 +78,10 @@ class Principal:
         return plan
 
 
+def _do_nothing() -> None:
+    pass
+
+
 def _hand_over(take: Callable[[Any], None], reply: Any) -> None:
     take(reply)
 
@@ -107,6 +112,9 @@ class Snapshots:
     ) -> None:
         self._clock = clock
         self.routes: RouteTable | None = None
+        self.backend_states: BackendStates | None = None
+        self.on_routing: Callable[[], None] = _do_nothing
+        """Called when routes or the backends' states have changed."""
         self.prices: PriceTable | None = None
         self.counters_ready = False
         self.rejected_documents = 0
@@ -129,6 +137,7 @@ class Snapshots:
     def refresh(self) -> None:
         """Read the documents that every request needs. Called when the connection is up."""
         self._read(redis_keys.ROUTES, self._take_routes)
+        self._read(redis_keys.BACKEND_STATES, self._take_backend_states)
         self._read(redis_keys.PRICES, self._take_prices)
         self._read(redis_keys.COUNTERS_READY, self._take_counters_ready)
 
@@ -142,6 +151,11 @@ class Snapshots:
 
     def _take_routes(self, reply: Any) -> None:
         self.routes = self._decode(reply, RouteTable) or self.routes
+        self.on_routing()
+
+    def _take_backend_states(self, reply: Any) -> None:
+        self.backend_states = self._decode(reply, BackendStates) or self.backend_states
+        self.on_routing()
 
     def _take_prices(self, reply: Any) -> None:
         self.prices = self._decode(reply, PriceTable)
@@ -252,6 +266,8 @@ class Snapshots:
         for key in keys:
             if key == redis_keys.ROUTES.encode():
                 self._read(redis_keys.ROUTES, self._take_routes)
+            elif key == redis_keys.BACKEND_STATES.encode():
+                self._read(redis_keys.BACKEND_STATES, self._take_backend_states)
             elif key == redis_keys.PRICES.encode():
                 self._read(redis_keys.PRICES, self._take_prices)
             elif key == redis_keys.COUNTERS_READY.encode():

@@ -1,4 +1,4 @@
-"""Connections to backends: kept alive, bounded per backend, watched by deadlines, and put aside while they fail.
+"""Connections to backends: kept alive, bounded per backend, and watched by deadlines.
 
 An UpstreamConnection serves one exchange at a time and tells its receiver what happens. The receiver decides; the
 connection knows HTTP only.
@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from ias.contracts.routes import Backend
 from ias.gateway.dialing import Dialer
 from ias.gateway.known_head import KnownHead
 from ias.gateway.settings import GatewaySettings
 
 _HEAD_BYTES_MAX = 65_536
-_EJECTED_FIRST_S = 1.0
-_EJECTED_LAST_S = 30.0
 _FOREVER = float("inf")
 
 EVENT_STREAM = b"text/event-stream"
@@ -52,6 +51,9 @@ class UpstreamHead:
 class Receiver(Protocol):
     """Who waits for an answer. After `answer_ended` or `answer_failed` nothing more is told."""
 
+    backend_id: str
+    """Whom it has asked: several backends may be at one address."""
+
     def head_received(self, head: UpstreamHead) -> bool:
         """The answer begins. True: hand over the body's raw bytes (framing included) through `raw_received`."""
 
@@ -68,7 +70,7 @@ class Receiver(Protocol):
         """The body is complete (for raw bodies: the backend closed the connection, which ends some)."""
 
     def answer_failed(self, reason: str) -> None:
-        """`refused`, `lost`, `malformed`, `first_byte_timeout`, `idle_timeout` or `total_timeout`."""
+        """`refused`, `lost`, `malformed`, `first_byte_timeout`, `idle_timeout`, `total_timeout` or `disabled`."""
 
 
 class UpstreamConnection:
@@ -94,6 +96,7 @@ class UpstreamConnection:
         self._is_raw = False
         self._is_complete = False
         self._total_deadline = _FOREVER
+        self._first_byte_timeout_s: float | None = None
         self._keeps_alive = True
         self._length_left: int | None = None
         """Of a body whose length was announced: it needs no parser."""
@@ -106,9 +109,11 @@ class UpstreamConnection:
         head: bytes,
         body: bytes | bytearray,
         total_deadline: float,
+        first_byte_timeout_s: float | None = None,
     ) -> None:
-        """Send a request; the receiver is told of the answer."""
+        """Send a request; the receiver is told of the answer. Without a timeout the pool's holds."""
         self._receiver = receiver
+        self._first_byte_timeout_s = first_byte_timeout_s
         self._head_bytes = b""
         self._in_head = self.is_lively = True
         self._is_raw = self._is_complete = self.has_answered = False
@@ -122,6 +127,11 @@ class UpstreamConnection:
         """Close at once, without another word to the receiver: this is how an engine learns to stop generating."""
         self._receiver = None
         self._transport.abort()
+
+    def cut(self, backend_id: str) -> None:
+        """The backend was switched off: what it is asked for here fails."""
+        if self._receiver is not None and self._receiver.backend_id == backend_id:
+            self._fail("disabled")
 
     def pause(self) -> None:
         """Read no more: whoever the answer goes to cannot keep up."""
@@ -145,7 +155,10 @@ class UpstreamConnection:
         """Told the time now and then by the worker's clock."""
         if self.is_lively:
             self.is_lively = False
-            timeout_s = self._pool.idle_timeout_s if self.has_answered else self._pool.first_byte_timeout_s
+            pool = self._pool
+            timeout_s = (
+                pool.idle_timeout_s if self.has_answered else self._first_byte_timeout_s or pool.first_byte_timeout_s
+            )
             self.deadline = min(now + timeout_s, self._total_deadline)
         if self.deadline <= now:
             self._deadline_passed(now)
@@ -354,7 +367,7 @@ class PoolFullError(Exception):
 
 
 class BackendPool:
-    """The connections of one worker to one backend, and how the backend has been doing."""
+    """The connections of one worker to one backend."""
 
     def __init__(
         self,
@@ -377,12 +390,8 @@ class BackendPool:
         self.first_byte_timeout_s = first_byte_timeout_s
         self.idle_timeout_s = idle_timeout_s
         self.in_flight = 0
-        self.failures = 0
-        """In a row."""
         self.is_retired = False
         """Whether no route leads here any more: what comes back is closed."""
-        self.ejected_until = 0.0
-        """Loop time until which other backends are preferred."""
         self.known_head: KnownHead | None = None
         self.known_answer: UpstreamHead
         """What the known head says."""
@@ -470,17 +479,6 @@ class BackendPool:
         for connection in tuple(self.busy):
             connection.abort()
 
-    def succeeded(self) -> None:
-        """The backend answered."""
-        if self.failures:
-            self.failures = 0
-            self.ejected_until = 0.0
-
-    def failed(self) -> None:
-        """The backend could not be reached or broke down: prefer others for a while, longer each time in a row."""
-        self.failures += 1
-        self.ejected_until = self.loop.time() + min(_EJECTED_LAST_S, _EJECTED_FIRST_S * 2.0 ** (self.failures - 1))
-
 
 class Upstreams:
     """Every backend's pool, by URL."""
@@ -508,6 +506,12 @@ class Upstreams:
             dialer=self._dialer,
         )
         return pool
+
+    def cut(self, backend: Backend) -> None:
+        """End what a backend that was switched off still serves."""
+        pool = self._pools.get(backend.url)
+        for connection in tuple(pool.busy) if pool is not None else ():
+            connection.cut(backend.id)
 
     def retain(self, urls: Collection[str]) -> None:
         """Let go of the backends that no route leads to any more, as soon as what they still serve is over."""

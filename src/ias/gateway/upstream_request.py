@@ -58,9 +58,16 @@ class UpstreamRequests:
         kept = {backend.id for backend in backends}
         self._heads = {key: head for key, head in self._heads.items() if key[0] in kept}
 
+    def plain_head(self, path: str, backend: Backend, pool: BackendPool) -> bytes:
+        """The head of a POST of our own, without a body."""
+        return self._common_lines(path, backend, pool) + b"content-length: 0\r\n\r\n"
+
     def _build_head(self, backend: Backend, endpoint: Endpoint, pool: BackendPool) -> bytes:
+        return self._common_lines(f"{pool.path}{endpoint.upstream_path.decode()}", backend, pool)
+
+    def _common_lines(self, path: str, backend: Backend, pool: BackendPool) -> bytes:
         lines = [
-            f"POST {pool.path}{endpoint.upstream_path.decode()} HTTP/1.1",
+            f"POST {path} HTTP/1.1",
             f"host: {pool.authority}",
             "content-type: application/json",
             "accept: application/json, text/event-stream",

@@ -34,7 +34,7 @@ from ias.gateway.pipeline import Pipeline
 from ias.gateway.publishing import SpoolPublisher
 from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
-from ias.gateway.routing import LeastLoaded
+from ias.gateway.routers import Routers
 from ias.gateway.script_calls import RESERVE, SETTLE
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
@@ -43,6 +43,7 @@ from ias.gateway.spool import Spool
 from ias.gateway.stream_comments import CommentingConnection
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
+from ias.gateway.waking import Waking
 from ias.kit.addresses import AddressPolicy
 from ias.kit.bus import Publisher, open_publisher
 from ias.kit.logging import configure_logging
@@ -134,19 +135,26 @@ class Worker:
             ),
         )
         tracing = _open_tracing(settings)
+        upstream_requests = UpstreamRequests(
+            sealer=Sealer(secret_key, CREDENTIAL_PURPOSE),
+            salt_key=secret_key,
+            salts=settings.gateway_cache_salt,
+            tracing=tracing,
+        )
+        waking = Waking(upstreams, upstream_requests)
+        routers = Routers(settings, snapshots=snapshots, clock=self.clock, waking=waking, cut=upstreams.cut)
+        waking.attach(redis)
+        routers.attach(redis)
+        snapshots.on_routing = routers.refresh
         return Gateway(
             settings=settings,
             redis=redis,
             snapshots=snapshots,
             settlements=settlements,
-            router=LeastLoaded(upstreams),
+            routers=routers,
+            waking=waking,
             upstreams=upstreams,
-            upstream_requests=UpstreamRequests(
-                sealer=Sealer(secret_key, CREDENTIAL_PURPOSE),
-                salt_key=secret_key,
-                salts=settings.gateway_cache_salt,
-                tracing=tracing,
-            ),
+            upstream_requests=upstream_requests,
             tracing=tracing,
             spool=spool,
             metrics=Metrics(settings.gateway_run_dir, slot),
@@ -166,6 +174,7 @@ class Worker:
             "ias_gateway_usage_records_total": lambda: gateway.spool.appended,
             "ias_gateway_usage_published_total": lambda: gateway.spool.published,
             "ias_gateway_spool_corrupt_lines_total": lambda: gateway.spool.corrupt_lines,
+            "ias_gateway_backend_wakes_total": lambda: gateway.waking.calls,
             "ias_gateway_publish_failures_total": lambda: self.publisher.failures,
             "ias_gateway_rejected_documents_total": lambda: gateway.snapshots.rejected_documents,
         }
@@ -174,6 +183,7 @@ class Worker:
             "ias_gateway_upstream_in_flight": lambda: gateway.upstreams.in_flight,
             "ias_gateway_spool_bytes": lambda: gateway.spool.bytes,
             "ias_gateway_settlements_waiting": lambda: gateway.settlements.waiting,
+            "ias_gateway_queue_length": lambda: gateway.routers.waiting,
             "ias_gateway_redis_up": lambda: int(gateway.redis.is_ready),
         }
         for name, read in counters.items():
@@ -234,7 +244,9 @@ class Worker:
         for connection in tuple(self.connections):
             connection.cut()
         gateway = self.gateway
+        await gateway.waking.close()
         gateway.upstreams.close()
+        gateway.routers.sign_off()
         gateway.access_log.flush()
         gateway.metrics.save()
         if gateway.tracing is not None:
@@ -261,6 +273,7 @@ class Worker:
                 continue
             self.gateway.redis.check_deadline(now)
             self.gateway.upstreams.check_deadlines(now)
+            self.gateway.routers.tick(now)
             for connection in [c for c in self.connections if c.deadline <= now]:
                 connection.deadline_passed()
             if self._connection_class is CommentingConnection:

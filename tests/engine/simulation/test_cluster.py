@@ -155,8 +155,8 @@ class Holding:
         self.queue.append(request)
         return self._next(replicas)
 
-    def begin(self, request: Request, replica: int, now_s: float) -> None:
-        pass
+    def begin(self, request: Request, replica: int, now_s: float) -> list[Decision]:
+        return []
 
     def end(self, request, replica, outcome, replicas: Sequence[ReplicaView], now_s: float) -> list[Decision]:
         self.busy = False

@@ -1,7 +1,10 @@
 """A request as routing sees it."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ias.gateway.routing.strategies import Candidate
 
 Priority = Literal["high", "normal", "low"]
 """Orders the requests of one org among themselves; other orgs' shares are the same whatever it says."""
@@ -12,7 +15,20 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 class Ask:
     """One request that wants a place."""
 
-    __slots__ = ("is_guess", "names", "org_id", "output_tokens", "priority", "session", "tokens", "tried")
+    __slots__ = (
+        "burdens",
+        "is_guess",
+        "is_streamed",
+        "looked_at",
+        "names",
+        "obstacles",
+        "org_id",
+        "output_tokens",
+        "priority",
+        "session",
+        "tokens",
+        "tried",
+    )
 
     def __init__(
         self,
@@ -23,6 +39,7 @@ class Ask:
         names: Sequence[int] = (),
         session: int | None = None,
         priority: Priority = "normal",
+        is_streamed: bool = True,
     ) -> None:
         self.org_id = org_id
         self.tokens = tokens
@@ -34,7 +51,14 @@ class Ask:
         self.session = session
         """A hash of what it is to stay together with; None is nothing."""
         self.priority = priority
+        self.is_streamed = is_streamed
+        """Whether it will be seen when the prompt is computed: the answer begins then."""
         self.is_guess = False
         """Whether it was sent to the owner of its beginning without knowing whether that is cached there."""
+        self.looked_at: Sequence[Candidate] = ()
+        """Those it was last chosen from, and below what spoke against each: the least was chosen."""
+        self.burdens: Sequence[float] = ()
+        self.obstacles: Mapping[str, str] = {}
+        """Why others could not be, by id."""
         self.tried: tuple[str, ...] = ()
         """Ids of the backends that have failed it."""

@@ -63,6 +63,8 @@ class _Org:
 
     def recent(self, now_s: float) -> float:
         """What it was given lately, older work counting less."""
+        if now_s == self._recent_at:  # the clock ticks far less often than requests come
+            return self._recent
         return float(self._recent * 0.5 ** ((now_s - self._recent_at) / _RECENT_S))
 
     def give(self, work: float, now_s: float) -> None:

@@ -6,6 +6,8 @@ may be the last one to know calls `release`.
 
 from ias.gateway.routing.prefixes import Cache
 
+REQUEST_TOKENS = 100
+"""What another answer in the making costs a new one, in tokens of prompt; found by measurement, as in `strategies`."""
 _EJECTED_FIRST_S = 1.0
 _EJECTED_LAST_S = 30.0
 
@@ -15,6 +17,7 @@ class Load:
 
     __slots__ = (
         "backend_id",
+        "burden",
         "cache",
         "ejected_until",
         "failed",
@@ -30,6 +33,8 @@ class Load:
         self.requests = 0
         self.tokens = 0
         """Of all requests in flight: what is expected of prompts and answers."""
+        self.burden = 0
+        """What a new prompt would have to wait for, in tokens of prompt."""
         self.pending_tokens = 0
         """Of prompts whose answers have not begun, less what is probably cached: work that a new prompt has to wait for."""
         self.failures = 0
@@ -72,10 +77,12 @@ class Place:
         load.requests += 1
         load.tokens += tokens
         load.pending_tokens += pending
+        load.burden += pending + REQUEST_TOKENS
 
     def begin(self) -> None:
         """The answer has begun: its prompt is computed."""
         self.load.pending_tokens -= self._pending
+        self.load.burden -= self._pending
         self._pending = 0
 
     def release(self) -> bool:
@@ -84,7 +91,8 @@ class Place:
             return False
         self._is_held = False
         load = self.load
+        self.begin()
         load.requests -= 1
         load.tokens -= self._tokens
-        load.pending_tokens -= self._pending
+        load.burden -= REQUEST_TOKENS
         return True

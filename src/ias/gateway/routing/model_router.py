@@ -18,12 +18,11 @@ from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.candidates import Survey, survey_backends
 from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, FairQueue, Share, Waiting
 from ias.gateway.routing.loads import Load, Place
-from ias.gateway.routing.prefixes import PrefixTable
+from ias.gateway.routing.prefixes import CUTS, PrefixTable
 from ias.gateway.routing.strategies import (
     Candidate,
     Guess,
     Ring,
-    Tuning,
     choose_least_tokens,
     choose_prefix,
     choose_priority,
@@ -38,7 +37,8 @@ _OWNED = 3
 """The beginning that has an owner is the third, where there are so many: 144 tokens."""
 _TRUST_FIRST = 0.95
 _TRUST_RATE = 0.05
-_TRUSTED = 0.5
+_WORTH_WAITING_TOKENS = 1000
+"""A guess is waited for when it probably saves the computing of so many tokens."""
 _HEADROOM = 6.0
 """How much more than they use is kept free for those who take less than their part."""
 
@@ -62,7 +62,6 @@ class ModelRouter:
         route: ModelRoute,
         *,
         draw: random.Random,
-        tuning: Tuning | None = None,
         queue_length_max: int = 1000,
     ) -> None:
         self.route = route
@@ -72,7 +71,6 @@ class ModelRouter:
         self.queue = FairQueue(queue_length_max)
         self.table = PrefixTable()
         self._draw = draw
-        self._tuning = tuning or Tuning()
         self._canary_debt = 0
         self._ring = Ring(())
         self._pending_max = PENDING_TOKENS_MAX
@@ -102,6 +100,7 @@ class ModelRouter:
     def ask(self, ask: Ask, *, is_queued: bool = False) -> Place | Verdict:
         """A place for a request, now."""
         survey = self.survey
+        ask.obstacles = survey.reasons
         for tier in survey.tiers:
             candidates = self._pick_group(ask, tier.stable, tier.canary)
             if candidates:
@@ -111,6 +110,15 @@ class ModelRouter:
         candidates = _untried(survey.last_resort, ask)
         if candidates:
             return self._place(ask, candidates[:1])
+        return Verdict.COLD if survey.cold else Verdict.NONE
+
+    def outlook(self, ask: Ask) -> Verdict:
+        """What a request may wait for."""
+        survey = self.survey
+        if any(_untried((*tier.stable, *tier.canary), ask) for tier in survey.tiers) or _untried(
+            survey.last_resort, ask
+        ):
+            return Verdict.BUSY
         return Verdict.COLD if survey.cold else Verdict.NONE
 
     def _pick_group(self, ask: Ask, stable: Sequence[Candidate], canary: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -132,6 +140,17 @@ class ModelRouter:
         self._canary_debt -= 100
         return True
 
+    def explain(self, ask: Ask) -> str:
+        """A JSON object of every backend: why it could not be chosen, or its burden, of which the least was chosen."""
+        obstacles = ask.obstacles
+        lines = [f"{c.json_name}{burden:.0f}" for c, burden in zip(ask.looked_at, ask.burdens, strict=True)]
+        if len(lines) + len(obstacles) < len(self.backends) or ask.tried:
+            told = {c.load.backend_id for c in ask.looked_at} | obstacles.keys()
+            lines += [f'"{name}":"not_considered"' for name in self.backends if name not in told]
+            lines += [f'"{name}":"failed"' for name in ask.tried if name not in told]
+        lines += [f'"{name}":"{reason}"' for name, reason in obstacles.items()]
+        return f"{{{','.join(lines)}}}"
+
     def _leave_free(self, candidates: Sequence[Candidate], *, is_queued: bool) -> Sequence[Candidate]:
         """Those that are not kept free for others; while nobody waits, these too when they have nothing to compute."""
         return [
@@ -141,6 +160,7 @@ class ModelRouter:
         ]
 
     def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
+        ask.looked_at = ask.burdens = ()
         roomy = [c for c in candidates if self._has_room(c)]
         if not roomy:
             return Verdict.BUSY
@@ -151,20 +171,25 @@ class ModelRouter:
         elif policy.strategy == "prefix":
             matched = self.table.match(ask.names)
             guess = Guess(self._ring.owner(ask.names[:_OWNED][-1]), self.trust) if ask.names and not matched else None
-            looked = candidates if matched or self.trust > _TRUSTED else roomy
-            chosen = choose_prefix(ask, looked, matched, guess, self._tuning)
+            chosen = choose_prefix(ask, candidates, matched, guess)
             ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
             if not self._has_room(chosen):
-                return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
-            pending -= matched.get(chosen.load.cache, 0)
-            self.table.note(ask.names, chosen.load.cache)
+                if chosen.load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
+                    return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
+                chosen = choose_prefix(ask, roomy, matched, guess)
+            known = matched.get(chosen.load.cache, 0)
+            pending -= known
+            if not known or known < CUTS[len(ask.names) - 1]:
+                self.table.note(ask.names, chosen.load.cache)
         elif policy.strategy == "least_tokens":
             chosen = choose_least_tokens(ask, roomy)
         elif policy.strategy == "weighted":
             chosen = choose_weighted(roomy, self._draw)
         else:
             chosen = choose_priority(roomy)
-        return Place(chosen.load, tokens=ask.tokens + ask.output_tokens, pending=max(pending, 0))
+        return Place(
+            chosen.load, tokens=ask.tokens + ask.output_tokens, pending=max(pending, 0) if ask.is_streamed else 0
+        )
 
     def learn(self, ask: Ask, cached_tokens: int) -> None:
         """What of a prompt was found in the cache that it was sent to."""

@@ -1,31 +1,34 @@
 """Names of a prompt's beginnings, and which backend was sent what: the guess at where a prompt is cached.
 
 A beginning is named by a checksum of its bytes that starts from the tenant's own, so that no tenant's prompts are ever taken for
-another's. Beginnings are cut at fixed lengths, each half as long again as the one before: however long a prompt is, a few names
-tell it, and what two prompts share is known to a third.
+another's. Beginnings are cut at fixed lengths that grow by a quarter each: however long a prompt is, a few names tell it, and what
+two long prompts share is known to a fifth. Known to a half it would be too little: a warm backend would seem to have half of a
+prompt to compute.
 """
 
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 
 BYTES_PER_TOKEN = 4
 
 
-def _cut(shortest: int, longest: int) -> tuple[int, ...]:
-    cuts = [shortest]
-    while cuts[-1] * 3 // 2 <= longest:
-        cuts.append(cuts[-1] * 3 // 2 // 16 * 16)
+def _cut(longest: int) -> tuple[int, ...]:
+    cuts = [64, 128, 256, 512]
+    while cuts[-1] < longest:
+        cuts.append(cuts[-1] * 5 // 4 // 16 * 16)
     return tuple(cuts)
 
 
-CUTS = _cut(64, 20_000)
-"""Tokens of the beginnings that have a name, whole blocks of 16: 64, 96, 144 … 16,000."""
+CUTS = _cut(16_000)
+"""Tokens of the beginnings that have a name, whole blocks of 16: 64, 128, 256, 512, 640, 800 … to 16,000."""
 _CUTS_BYTES = tuple(cut * BYTES_PER_TOKEN for cut in CUTS)
 
 
 def name_beginnings(text: bytes | bytearray | memoryview, salt: int) -> list[int]:
-    """The names of a text's beginnings, shortest first. Costs a quarter of a microsecond each and one per kilobyte."""
+    """The names of a text's beginnings, shortest first; of a short text its own.
+
+    Costs a quarter of a microsecond each and one per kilobyte.
+    """
     names = []
     view = memoryview(text)
     length, start, name = len(text), 0, salt
@@ -35,7 +38,7 @@ def name_beginnings(text: bytes | bytearray | memoryview, salt: int) -> list[int
         name = zlib.crc32(view[start:end], name)
         names.append(name)
         start = end
-    return names
+    return names or [zlib.crc32(view, salt)]
 
 
 class Cache:
@@ -45,36 +48,45 @@ class Cache:
 
 
 class PrefixTable:
-    """Which caches were sent which beginnings lately, the most recent `names_max` of them."""
+    """Which caches were sent which beginnings lately: the most recent ones, `names_max` at most.
+
+    In two halves: when the younger one is full, the older one is forgotten, but for what has been asked for meanwhile.
+    """
 
     def __init__(self, names_max: int = 200_000, holders_max: int = 8) -> None:
-        self._names_max = names_max
+        self._half = names_max // 2
         self._holders_max = holders_max
-        self._known: OrderedDict[int, dict[Cache, None]] = OrderedDict()
+        self._young: dict[int, list[Cache]] = {}
+        self._old: dict[int, list[Cache]] = {}
 
     def match(self, names: Sequence[int]) -> dict[Cache, int]:
         """For each cache that knows any of the beginnings the tokens of the longest that it does."""
         matched: dict[Cache, int] = {}
-        for name, cut in zip(names, CUTS, strict=False):
-            holders = self._known.get(name)
+        young = self._young
+        for name, cut in zip(names, CUTS):  # noqa: B905 - a prompt has no more names than there are cuts
+            holders = young.get(name)
             if holders is None:
-                break
+                holders = self._old.get(name)
+                if holders is None:
+                    break
+                young[name] = holders
             for cache in holders:
                 matched[cache] = cut
         return matched
 
     def note(self, names: Sequence[int], cache: Cache) -> None:
         """The cache is being sent these."""
-        known = self._known
+        young = self._young
         for name in names:
-            holders = known.get(name)
+            holders = young.get(name)
             if holders is None:
-                known[name] = {cache: None}
-                continue
-            known.move_to_end(name)
-            if cache not in holders:
+                young[name] = [cache]
+            elif cache not in holders:
                 if len(holders) >= self._holders_max:
-                    del holders[next(iter(holders))]
-                holders[cache] = None
-        while len(known) > self._names_max:
-            known.popitem(last=False)
+                    del holders[0]
+                holders.append(cache)
+        if len(young) > self._half:
+            self._old, self._young = young, {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)

@@ -13,39 +13,35 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from ias.gateway.routing.asks import Ask
-from ias.gateway.routing.loads import Load
+from ias.gateway.routing.loads import REQUEST_TOKENS, Load
 from ias.gateway.routing.prefixes import Cache
 
 _POINTS = 32
 """Of each backend on the ring."""
 
 
-class Tuning(NamedTuple):
-    """What was found by measurement: `benchmarks/routing/README.md`."""
-
-    request_tokens: float = 100.0
-    """What another answer in the making costs a new one, in tokens of prompt."""
-    stickiness: float = 1.5
-    """What a token that has to be computed weighs: above 1, since computing it also evicts another one."""
-    owner_tokens: float = 200.0
-    """How much longer the owner's queue may be than the shortest before another is chosen for a prompt that nobody knows."""
+STICKINESS = 1.5
+"""What a token that has to be computed weighs: above 1, since computing it also evicts another one."""
+OWNER_TOKENS = 200
+"""How much longer the owner's queue may be than the shortest before another is chosen for a prompt that nobody knows."""
 
 
 class Candidate:
     """A backend that may be chosen."""
 
-    __slots__ = ("load", "others_waiting", "requests_max", "weight")
+    __slots__ = ("json_name", "load", "others_burden", "requests_max", "weight")
 
     def __init__(
         self, load: Load, *, weight: float, requests_max: float = float("inf"), others_waiting: int = 0
     ) -> None:
         self.load = load
+        self.json_name = f'"{load.backend_id}":'
         self.weight = weight
         """Share of traffic: its configured weight, less while it ramps up."""
         self.requests_max = requests_max
         """Of this worker's at a time."""
-        self.others_waiting = others_waiting
-        """Requests that wait there by its last metrics, beyond those that this worker has sent."""
+        self.others_burden = REQUEST_TOKENS * others_waiting
+        """Of the requests that wait there by its last metrics, beyond those that this worker has sent."""
 
     @property
     def backend_id(self) -> str:
@@ -85,31 +81,30 @@ class Guess(NamedTuple):
 
 
 def choose_prefix(
-    ask: Ask, candidates: Sequence[Candidate], matched: dict[Cache, int], guess: Guess | None, tuning: Tuning
+    ask: Ask, candidates: Sequence[Candidate], matched: dict[Cache, int], guess: Guess | None
 ) -> Candidate:
     """The candidate that would probably begin to answer first; `matched` is what of the prompt each cache is known to hold."""
-    request_tokens, stickiness, owner_tokens = tuning
-    prompt = stickiness * ask.tokens
-    owner, trust = guess or (None, 0.0)
-    owned = owner_tokens + trust * prompt
-    best, least = candidates[0], float("inf")
-    for candidate in candidates:
-        load = candidate.load
-        burden = load.pending_tokens + request_tokens * (load.requests + candidate.others_waiting) + prompt
-        if matched:
-            burden -= stickiness * matched.get(load.cache, 0)
-        elif load.backend_id == owner:
-            burden -= owned
-        burden /= candidate.weight
-        if burden < least:
-            best, least = candidate, burden
-    return best
+    prompt = STICKINESS * ask.tokens
+    burdens = [c.load.burden + c.others_burden + prompt for c in candidates]
+    if matched:
+        for index, candidate in enumerate(candidates):
+            tokens = matched.get(candidate.load.cache)
+            if tokens is not None:
+                burdens[index] -= STICKINESS * tokens
+    elif guess is not None:
+        owner, trust = guess
+        for index, candidate in enumerate(candidates):
+            if candidate.load.backend_id == owner:
+                burdens[index] -= OWNER_TOKENS + trust * prompt
+    if any(c.weight != candidates[0].weight for c in candidates):
+        burdens = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
+    return _take_least(ask, candidates, burdens)
 
 
 def choose_least_tokens(ask: Ask, candidates: Sequence[Candidate]) -> Candidate:
     """The one with the fewest tokens in flight for its weight, this request's counted in."""
     tokens = ask.tokens + ask.output_tokens
-    return min(candidates, key=lambda candidate: (candidate.load.tokens + tokens) / candidate.weight)
+    return _take_least(ask, candidates, [(c.load.tokens + tokens) / c.weight for c in candidates])
 
 
 def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Candidate:
@@ -120,3 +115,8 @@ def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Can
 def choose_priority(candidates: Sequence[Candidate]) -> Candidate:
     """The first in order of id."""
     return min(candidates, key=lambda candidate: candidate.load.backend_id)
+
+
+def _take_least(ask: Ask, candidates: Sequence[Candidate], burdens: Sequence[float]) -> Candidate:
+    ask.looked_at, ask.burdens = candidates, burdens
+    return candidates[burdens.index(min(burdens))]

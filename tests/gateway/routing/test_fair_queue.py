@@ -1,0 +1,119 @@
+from ias.gateway.routing.asks import Ask
+from ias.gateway.routing.fair_queue import FairQueue, Waiting
+from ias.gateway.routing.model_router import expect_work
+from tests.gateway.routing.world import backend, place, prompt, ready, router
+
+
+def waiting(org: str, *, since: float = 0.0, **more) -> Waiting:
+    return Waiting(Ask(org, tokens=100, **more), None, since)
+
+
+def serve(queue: FairQueue) -> Waiting:
+    first = next(queue.next())
+    queue.remove(first)
+    queue.charge(first.ask.org_id, expect_work(first.ask), 0.0)
+    return first
+
+
+def test_orgs_take_turns_however_many_requests_each_has() -> None:
+    queue = FairQueue(1000)
+    for _ in range(100):
+        queue.push(waiting("flood"))
+    for _ in range(5):
+        queue.push(waiting("modest"))
+    assert sum(serve(queue).ask.org_id == "modest" for _ in range(10)) == 5
+
+
+def test_turns_go_by_work_and_not_by_requests() -> None:
+    queue = FairQueue(1000)
+    for _ in range(100):
+        queue.push(Waiting(Ask("long", tokens=900), None, 0.0))
+        queue.push(Waiting(Ask("short", tokens=100), None, 0.0))
+    served = [serve(queue).ask.org_id for _ in range(60)]
+    assert served.count("short") / served.count("long") == 9
+
+
+def test_what_was_cached_is_given_back_and_what_is_in_flight_counts() -> None:
+    queue = FairQueue(1000)
+    for _ in range(50):
+        queue.push(waiting("cached"))
+        queue.push(waiting("computed"))
+    for _ in range(30):
+        served = serve(queue)
+        queue.settle(served.ask.org_id, -90.0 if served.ask.org_id == "cached" else 0.0)
+    left = sum(
+        w.ask.org_id == "computed"
+        for org in queue._orgs.values()
+        for line in org.lines.values()
+        for w in line
+        if w.is_waiting
+    )
+    assert 50 - left < 5
+
+
+def test_absence_earns_nothing() -> None:
+    queue = FairQueue(1000)
+    queue.charge("late", 1, 0.0)
+    queue.settle("late", 0)
+    for _ in range(50):
+        queue.push(waiting("busy"))
+    for _ in range(20):
+        serve(queue)
+    for _ in range(50):
+        queue.push(waiting("late"))
+    served = [serve(queue).ask.org_id for _ in range(20)]
+    assert 9 <= served.count("late") <= 11
+
+
+def test_priorities_order_an_orgs_own_requests_and_take_nothing_from_others() -> None:
+    queue = FairQueue(1000)
+    for priority in ("low", "normal", "high"):
+        queue.push(waiting("a", priority=priority))
+        queue.push(waiting("b", priority="low"))
+    served = [serve(queue).ask for _ in range(6)]
+    assert [ask.priority for ask in served if ask.org_id == "a"] == ["high", "normal", "low"]
+    assert {ask.org_id for ask in served[:2]} == {"a", "b"}
+
+
+def test_a_full_queue_sends_the_newest_of_whoever_has_most_away() -> None:
+    queue = FairQueue(10)
+    flood = [waiting("flood") for _ in range(10)]
+    assert [queue.push(one) for one in flood] == [None] * 10
+    assert queue.push(waiting("modest")) is flood[-1]
+    again = waiting("flood")
+    assert queue.push(again) is again
+    assert queue.length == 10
+
+
+def test_who_leaves_is_out_at_once_and_who_waits_too_long_is_told() -> None:
+    queue = FairQueue(10)
+    first, second, third = (waiting("a", since=float(n)) for n in range(3))
+    for one in (first, second, third):
+        queue.push(one)
+    queue.remove(first)
+    queue.remove(first)
+    assert queue.length == 2
+    assert queue.overdue(1.0) == [second]
+    assert [serve(queue)] == [third]
+    assert queue.length == 0
+    assert list(queue.next()) == []
+
+
+def test_what_is_known_of_orgs_is_bounded() -> None:
+    queue = FairQueue(10)
+    for n in range(30_000):
+        queue.charge(f"org-{n}", 1.0, 0.0)
+        queue.settle(f"org-{n}", -1.0)
+    assert len(queue._orgs) <= 10_001
+
+
+def test_while_one_org_floods_a_backend_is_kept_free_for_those_who_take_less() -> None:
+    made = router(*(backend(f"b{n}") for n in range(4)), states={f"b{n}": ready() for n in range(4)})
+    for n in range(40):
+        for org, count in (("flood", 20), ("modest", 1)):
+            made.queue.charge(org, 1000.0 * count, n / 10)
+    for n in range(100):
+        made.queue.push(Waiting(prompt(f"{n} " * 2000, "flood"), None, 4.0))
+    placed = [found.load.backend_id for _, found in made.next_placed(4.0)]
+    assert 0 < len(set(placed)) < 4
+    assert place(made, prompt("hello", "modest")).load.backend_id not in placed
