@@ -15,7 +15,6 @@ from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
-from ias.gateway.waking import Waking
 
 if TYPE_CHECKING:
     from ias.gateway.tracing import Tracing
@@ -30,7 +29,6 @@ class Gateway:
     snapshots: Snapshots
     settlements: Settlements
     routers: Routers
-    waking: Waking
     upstreams: Upstreams
     upstream_requests: UpstreamRequests
     spool: Spool

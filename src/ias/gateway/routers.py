@@ -316,10 +316,16 @@ class Routers:
             for desk in self._desks.values():
                 self._look(desk)
 
-    def sign_off(self) -> None:
+    async def close(self) -> None:
         """The worker goes down: others need not leave room for it."""
+        await self._waking.close()
         if self._redis is not None and self._redis.is_ready:
             self._redis.call(pack("ZREM", redis_keys.GATEWAY_WORKERS, self._worker_id), _ignore)
+
+    @property
+    def wakes(self) -> int:
+        """Calls to sleeping backends."""
+        return self._waking.calls
 
     @property
     def waiting(self) -> int:

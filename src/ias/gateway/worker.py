@@ -141,18 +141,12 @@ class Worker:
             salts=settings.gateway_cache_salt,
             tracing=tracing,
         )
-        waking = Waking(upstreams, upstream_requests)
-        routers = Routers(settings, snapshots=snapshots, clock=self.clock, waking=waking, cut=upstreams.cut)
-        waking.attach(redis)
-        routers.attach(redis)
-        snapshots.on_routing = routers.refresh
         return Gateway(
             settings=settings,
             redis=redis,
             snapshots=snapshots,
             settlements=settlements,
-            routers=routers,
-            waking=waking,
+            routers=self._build_routers(snapshots, upstreams, upstream_requests, redis),
             upstreams=upstreams,
             upstream_requests=upstream_requests,
             tracing=tracing,
@@ -162,6 +156,16 @@ class Worker:
             clock=self.clock,
             request_ids=RequestIds(),
         )
+
+    def _build_routers(
+        self, snapshots: Snapshots, upstreams: Upstreams, requests: UpstreamRequests, redis: RedisConnection
+    ) -> Routers:
+        waking = Waking(upstreams, requests)
+        routers = Routers(self.settings, snapshots=snapshots, clock=self.clock, waking=waking, cut=upstreams.cut)
+        waking.attach(redis)
+        routers.attach(redis)
+        snapshots.on_routing = routers.refresh
+        return routers
 
     def _redis_ready(self) -> None:
         self.gateway.snapshots.refresh()
@@ -174,7 +178,7 @@ class Worker:
             "ias_gateway_usage_records_total": lambda: gateway.spool.appended,
             "ias_gateway_usage_published_total": lambda: gateway.spool.published,
             "ias_gateway_spool_corrupt_lines_total": lambda: gateway.spool.corrupt_lines,
-            "ias_gateway_backend_wakes_total": lambda: gateway.waking.calls,
+            "ias_gateway_backend_wakes_total": lambda: gateway.routers.wakes,
             "ias_gateway_publish_failures_total": lambda: self.publisher.failures,
             "ias_gateway_rejected_documents_total": lambda: gateway.snapshots.rejected_documents,
         }
@@ -244,9 +248,8 @@ class Worker:
         for connection in tuple(self.connections):
             connection.cut()
         gateway = self.gateway
-        await gateway.waking.close()
+        await gateway.routers.close()
         gateway.upstreams.close()
-        gateway.routers.sign_off()
         gateway.access_log.flush()
         gateway.metrics.save()
         if gateway.tracing is not None:
