@@ -33,6 +33,8 @@ _COMMANDS: Mapping[str, _Entry] = {
     ),
     "reconcile": _Entry("ias.cli.reconcile", "reconcile", "Compare the ledger with everything that follows it."),
     "migrate": _Entry("ias.cli.migrate", "migrate", "Bring services' databases to the current schema."),
+    "models": _Entry("ias.cli.models", "models", "Show and change models and their routes."),
+    "backends": _Entry("ias.cli.backends", "backends", "Show, change, verify, drain and kill backends."),
     "prices": _Entry("ias.cli.prices", "prices", "Bring prices to what a file says; re-rate a period."),
     "audit": _Entry("ias.cli.audit", "audit", "Export the audit log, and prove an export."),
     "engine": _Entry("ias.cli.engine", "engine", "Run an inference engine in the foreground."),

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import click
 
-from ias.cli.billing_api import BillingApi, billing_options
 from ias.cli.failures import CommandError
+from ias.cli.management_api import ManagementApi, management_options
 
 _FILE_BYTES_MAX = 1_000_000
 _SHOWN = ("input_usd", "cached_input_usd", "output_usd", "request_usd", "effective_at", "effective_until")
@@ -30,7 +30,7 @@ def prices() -> None:
     type=click.Choice(["csv", "json", "yaml"]),
     help="What FILE is written in.  [default: by its name]",
 )
-@billing_options
+@management_options("billing")
 def import_prices(file: Path, *, dry_run: bool, file_format: str | None, url: str, token_file: IO[str] | None) -> None:
     """Bring prices to what FILE says. What is in force already is passed over; all of the rest is set, or nothing.
 
@@ -39,7 +39,7 @@ def import_prices(file: Path, *, dry_run: bool, file_format: str | None, url: st
     empty field is none. Amounts are decimal strings such as "0.15".
     """
     entries = _read(file, file_format or file.suffix.lstrip(".").lower().replace("yml", "yaml"))
-    told = BillingApi(url, token_file).post("/billing/v1/prices/imports", {"prices": entries}, dry_run=dry_run)
+    told = ManagementApi(url, token_file).post("/billing/v1/prices/imports", {"prices": entries}, dry_run=dry_run)
     if dry_run:
         for change in told["changes"]:
             click.echo(_show(change))
@@ -57,7 +57,7 @@ def import_prices(file: Path, *, dry_run: bool, file_format: str | None, url: st
 @click.option("--end", required=True, metavar="TIME", help="Requests admitted before then.")
 @click.option("--reason", required=True, help="Why, for whoever reads the ledger.")
 @click.option("--dry-run", is_flag=True, help="Show the difference, and book nothing.")
-@billing_options
+@management_options("billing")
 def rerate(
     *,
     org: str,
@@ -71,7 +71,7 @@ def rerate(
 ) -> None:
     """Rate a period's requests at the prices known by now; book the differences as corrections."""
     body = {"org_id": org, "model": model, "start": start, "end": end, "reason": reason}
-    told = BillingApi(url, token_file).post("/billing/v1/reratings", body, dry_run=dry_run)
+    told = ManagementApi(url, token_file).post("/billing/v1/reratings", body, dry_run=dry_run)
     if dry_run:
         told = told["changes"][0]["after"]
         told["models"] = [{"model": name, **difference} for name, difference in told["models"].items()]
