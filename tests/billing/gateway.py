@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.events import UsageRecord
 from ias.contracts.spending import ReservationClaim, window_id
-from ias.gateway.script_calls import RESERVE, SETTLE
+from ias.gateway.script_calls import RESERVE, RESTORE, SETTLE
 
 
 class Gateway:
@@ -24,20 +24,34 @@ class Gateway:
         self._deadlines = redis_keys.reservation_deadlines(org_id)
         self._counter = redis_keys.budget_counter(org_id, budget["id"], window)
 
-    async def reserve(self, amount_nano_usd: int, *, lifetime_s: int = 60) -> None:
-        claim = ReservationClaim(
-            project_id=self.record.project_id,
-            api_key_id=self.record.api_key_id,
-            user_id=self.record.user_id,
-            service_account_id=self.record.service_account_id,
-            model=self.record.model,
-            budgets=(self._budget["id"],),
+    def _claim(self) -> bytes:
+        return msgspec.json.encode(
+            ReservationClaim(
+                project_id=self.record.project_id,
+                api_key_id=self.record.api_key_id,
+                user_id=self.record.user_id,
+                service_account_id=self.record.service_account_id,
+                model=self.record.model,
+                budgets=(self._budget["id"],),
+            )
         )
+
+    async def reserve(self, amount_nano_usd: int, *, lifetime_s: int = 60) -> None:
         keys = [self._reservation, self._deadlines, self._counter]
-        arguments: list[Any] = [self.record.request_id, amount_nano_usd, 0, lifetime_s, msgspec.json.encode(claim)]
+        arguments: list[Any] = [self.record.request_id, amount_nano_usd, 0, lifetime_s, self._claim()]
         arguments += ["", 1, "1", 10**12, 86_400]
         reply = await self._redis.eval(RESERVE.source, len(keys), *keys, *arguments)
         assert reply[0] == 1
+
+    async def restore(self, amount_nano_usd: int) -> int:
+        """Hold it again in a Redis that lost its data."""
+        keys = [self._reservation, self._deadlines, self._counter]
+        arguments: list[Any] = [self.record.request_id, amount_nano_usd, 60, self._claim(), 86_400]
+        return int(await self._redis.eval(RESTORE.source, len(keys), *keys, *arguments))
+
+    async def expire(self) -> None:
+        """Its time is over."""
+        await self._redis.zadd(self._deadlines, {self.record.request_id: 1}, xx=True)
 
     async def settle(self, cost_nano_usd: int) -> int:
         keys = [self._reservation, self._deadlines]

@@ -120,3 +120,42 @@ async def test_what_is_still_being_served_is_left_alone(
     await eventually(is_closed)
     assert await alive.settle(COST) == 1
     assert await spend_of(billing, budget) == ("0.009", "0.00")
+
+
+@pytest.mark.parametrize("booked", ["before it is settled", "in time", "late", "never"])
+async def test_what_was_held_again_after_a_loss_is_counted_once_and_never_too_little(
+    billing: httpx.AsyncClient, redis: Redis, database: Database, org_id: str, booked: str
+) -> None:
+    budget = await create_budget(billing, org_id, window="total")
+    gateway = gateway_for(redis, org_id, budget)
+    await gateway.reserve(RESERVED)
+    await redis.flushall()
+    assert await gateway.restore(RESERVED) == 1
+    assert await gateway.restore(RESERVED) == 0
+    await eventually(lambda: redis.exists(redis_keys.COUNTERS_READY))
+
+    async def book() -> None:
+        await Booking(database).book(check_message(message(gateway.record)).records)
+
+    async def says(*expected: str) -> None:
+        async def holds() -> bool:
+            return await spend_of(billing, budget) == expected
+
+        await eventually(holds)
+
+    await says("0.00", "0.007")
+    if booked == "before it is settled":
+        await book()
+        await says("0.002", "0.007")
+    for _ in range(2):
+        assert await gateway.settle(COST) == 1
+    if booked == "in time":
+        await says("0.00", "0.002")
+        await book()
+    await says("0.002" if booked in ("in time", "before it is settled") else "0.00", "0.002")
+    await gateway.expire()
+    await says("0.002", "0.00")
+    if booked == "late":
+        await book()
+    await says("0.002", "0.00")
+    assert (await read_books(database))["hourly"][1] == COST

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from ias.contracts import redis_keys
 from ias.gateway.redis_connection import pack, parse_redis_url
 from tests.gateway.platform import Pushed, RunningGateway, budget, run_gateway, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
@@ -110,6 +111,48 @@ async def test_an_emptied_redis_admits_nothing_until_it_is_filled_again(
     await own_gateway.pushed.everything(upstream.url)
     await own_gateway.until_ready()
     assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+
+
+@pytest.mark.parametrize("loss", ["emptied", "killed"])
+async def test_what_a_request_under_way_holds_is_held_again_by_a_redis_that_lost_it(
+    own_gateway: RunningGateway, own_redis: RedisProcess, upstream: ScriptedUpstream, loss: str
+) -> None:
+    """Until billing has booked it, what it cost stays held: no budget knows too little in between."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(received: Received, session: Session) -> None:
+        arrived.set()
+        await go_on.wait()
+        await answer_politely(received, session)
+
+    upstream.script = slowly
+    pushed, worker = own_gateway.pushed, own_gateway.worker
+    async with connect(own_gateway.port) as client:
+        await client.send(request_bytes(chat(), key=pushed.key))
+        await arrived.wait()
+        held = await pushed.counter("b1")
+        own_gateway.publisher.is_away = True
+        if loss == "killed":
+            own_redis.kill()
+            own_redis.lose_data()
+            await until(lambda: not worker.gateway.redis.is_ready)
+            own_redis.start()
+            await pushed.redis.connection_pool.disconnect()
+        else:
+            await pushed.redis.flushall()
+        async with asyncio.timeout(10):
+            while await pushed.counter("b1") != held:
+                await asyncio.sleep(0.01)
+        go_on.set()
+        assert (await client.read_answer()).status == 200
+    async with asyncio.timeout(10):
+        while await pushed.counter("b1") != (0, 20_000) or not await pushed.redis.zcard(redis_keys.UNPUBLISHED):
+            await asyncio.sleep(0.01)
+    own_gateway.publisher.is_away = False
+    async with asyncio.timeout(10):
+        while await pushed.redis.zcard(redis_keys.UNPUBLISHED):
+            await asyncio.sleep(0.01)
+    await pushed.redis.flushall()  # what is left is billing's to close
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ class BillingSettings(BusSettings, ServiceSettings):
     billing_heal_interval_s: float = Field(
         1.0, gt=0, description="How often prices, budgets and counters in Redis are compared with PostgreSQL."
     )
+    billing_gateways_return_s: float = Field(
+        3.0,
+        ge=0,
+        description="After Redis lost its data, time for gateways to come back before its counters are complete again.",
+    )
     billing_reconcile_interval_s: float = Field(
         3600.0,
         gt=0,

@@ -35,8 +35,10 @@ from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
 from ias.billing.workers.timers import Timers
-from ias.billing.workers.usage_consumer import UsageConsumer
+from ias.billing.workers.usage_consumer import GROUP, UsageConsumer
+from ias.contracts.events import USAGE_TOPIC
 from ias.kit.audit_trail import audit_trail
+from ias.kit.bus import count_waiting
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
 from ias.kit.redis_documents import RedisDocuments, open_redis
@@ -148,9 +150,16 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             pause_s=_RECONCILE_PAUSE_S,
             uncertainty=_CLOCKS_DIFFER,
         )
+        bus_url = settings.bus_url.get_secret_value()
         timers = Timers(
             database,
-            Readiness(database, counter_store, publishing),
+            Readiness(
+                database,
+                counter_store,
+                publishing,
+                count_waiting=lambda: count_waiting(bus_url, USAGE_TOPIC, GROUP),
+                gateways_return_s=settings.billing_gateways_return_s,
+            ),
             publishing,
             counters,
             ExpiredReservations(database, ReservationStore(redis)),
@@ -159,7 +168,6 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             reconcile_interval_s=settings.billing_reconcile_interval_s,
             registry=app.state.registry,
         )
-        bus_url = settings.bus_url.get_secret_value()
         await stack.enter_async_context(audit_trail(app, "billing", database, settings, bus_url))
         stop = asyncio.Event()
         running = asyncio.create_task(timers.run(stop), name="billing timers")

@@ -21,6 +21,10 @@ PRICES = "ias:prices"
 COUNTERS_READY = "ias:counters:ready"
 """Present while the spending counters are complete, written by billing. Absent: nothing is admitted."""
 
+UNPUBLISHED = "ias:gateways:unpublished"
+"""While the counters are not complete: a sorted set of the gateway workers with usage that is not on the bus yet, by the Unix
+milliseconds at which they said so last. Billing waits for them."""
+
 TRACKED_PREFIXES = (
     "ias:key:",
     "ias:org:",

@@ -11,7 +11,8 @@ import msgspec
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
 from ias.contracts.spending import Budget, RateLimit, ReservationClaim, ScopeKind, SpendingPolicy, Window, window_id
-from ias.gateway.script_calls import ReserveCall
+from ias.gateway.redis_connection import pack
+from ias.gateway.script_calls import RESTORE, ReserveCall
 
 _TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
 """How long a counter is kept after its first use: well past the end of its window. 0 is for ever."""
@@ -28,6 +29,10 @@ class AdmissionPlan(NamedTuple):
     """Whether one of the limits is on tokens."""
     is_settled: bool
     """Whether a request leaves something to settle: an amount, tokens to correct, a place to give back."""
+    counters: tuple[str, ...]
+    """The budgets' keys in Redis."""
+    claim: bytes
+    """For whom reservations are made."""
     valid_until: float
     """Unix seconds of the next midnight in UTC: every window begins at one."""
 
@@ -41,25 +46,24 @@ class AdmissionPlan(NamedTuple):
             limits = tuple(r for r in policy.rate_limits if _is_in_scope(r.scope_kind, r.scope_id, key, model))
         metrics = {limit.metric for limit in limits}
         is_settled = bool(budgets) or not metrics.isdisjoint(("tokens_per_minute", "concurrency"))
+        counters = tuple(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets)
+        claim = msgspec.json.encode(
+            ReservationClaim(
+                project_id=key.project_id,
+                api_key_id=key.key_id,
+                user_id=key.user_id,
+                service_account_id=key.service_account_id,
+                model=model,
+                budgets=tuple(budget.id for budget in budgets),
+            )
+        )
         return cls(
             budgets=budgets,
             limits=limits,
             call=ReserveCall(
                 key.org_id,
-                (
-                    *(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets),
-                    *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits),
-                ),
-                msgspec.json.encode(
-                    ReservationClaim(
-                        project_id=key.project_id,
-                        api_key_id=key.key_id,
-                        user_id=key.user_id,
-                        service_account_id=key.service_account_id,
-                        model=model,
-                        budgets=tuple(budget.id for budget in budgets),
-                    )
-                ),
+                (*counters, *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits)),
+                claim,
                 (
                     str(len(budgets)),
                     "1" if is_settled else "0",
@@ -69,8 +73,17 @@ class AdmissionPlan(NamedTuple):
             ),
             counts_tokens="tokens_per_minute" in metrics,
             is_settled=is_settled,
+            counters=counters,
+            claim=claim,
             valid_until=_next_midnight(now),
         )
+
+
+def pack_restore(plan: AdmissionPlan, org_id: str, request_id: str, amount_nano_usd: int, lifetime_s: int) -> bytes:
+    """The call that holds again what a request held in a Redis that may have lost it."""
+    keys = (redis_keys.reservation(org_id, request_id), redis_keys.reservation_deadlines(org_id), *plan.counters)
+    times = (_TTL_S[budget.window] for budget in plan.budgets)
+    return pack("EVALSHA", RESTORE.sha, len(keys), *keys, request_id, amount_nano_usd, lifetime_s, plan.claim, *times)
 
 
 def _arguments(budget: Budget) -> tuple[str, str]:

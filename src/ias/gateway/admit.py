@@ -175,8 +175,7 @@ def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
     if amount == 0 and not plan.limits:
         return NEXT
     tokens = exchange.expected_tokens = expect_tokens(exchange) if plan.counts_tokens else 0
-    lifetime_s = int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
-    command = plan.call.fill(exchange.request_id.encode(), amount, tokens, lifetime_s)
+    command = plan.call.fill(exchange.request_id.encode(), amount, tokens, find_lifetime_s(gateway))
     try:
         gateway.redis.call(command, _replied, exchange)
     except RedisAwayError as error:
@@ -185,6 +184,11 @@ def _reserve(exchange: Exchange, gateway: Gateway) -> Progress:
     exchange.reservation_tries += 1
     exchange.continuation = _reserved
     return WAIT
+
+
+def find_lifetime_s(gateway: Gateway) -> int:
+    """How long a reservation is kept: no request lives longer."""
+    return int(gateway.settings.gateway_total_timeout_s) + _RESERVATION_MARGIN_S
 
 
 def _replied(exchange: Exchange, reply: Any) -> None:

@@ -309,6 +309,11 @@ class ServerConnection:
         if self._exchange is not None:
             self._exchange.resume()
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """What is being answered."""
+        return self._exchange
+
     def exchange_over(self) -> None:
         """The exchange has been settled and recorded: on to the next."""
         self._exchange = None

@@ -27,6 +27,7 @@ def read_script(name: str) -> Script:
 
 RESERVE = read_script("reserve")
 SETTLE = read_script("settle")
+RESTORE = read_script("restore")
 
 
 def _template(*command: str | bytes | int) -> bytes:

@@ -28,6 +28,7 @@ from ias.gateway.connection import ServerConnection
 from ias.gateway.context import Gateway
 from ias.gateway.dialing import Dialer
 from ias.gateway.identity_client import IdentityClient
+from ias.gateway.losses import restore_reservations, tell_unpublished
 from ias.gateway.metrics import Metrics
 from ias.gateway.operations import check_dependencies
 from ias.gateway.pipeline import Pipeline
@@ -35,7 +36,7 @@ from ias.gateway.publishing import SpoolPublisher
 from ias.gateway.redis_connection import RedisConnection
 from ias.gateway.request_ids import RequestIds
 from ias.gateway.routers import Routers
-from ias.gateway.script_calls import RESERVE, SETTLE
+from ias.gateway.script_calls import RESERVE, RESTORE, SETTLE
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
@@ -116,10 +117,10 @@ class Worker:
             settings.redis_url.get_secret_value(),
             timeout_s=settings.gateway_redis_timeout_s,
             tracked_prefixes=redis_keys.TRACKED_PREFIXES,
-            scripts=(RESERVE, SETTLE),
+            scripts=(RESERVE, SETTLE, RESTORE),
             on_ready=self._redis_ready,
             on_lost=snapshots.forget,
-            on_invalidated=snapshots.invalidate,
+            on_invalidated=self._redis_invalidated,
             before_write=spool.flush,  # a settlement without its record would be spent and never booked
         )
         snapshots.attach(redis)
@@ -167,7 +168,17 @@ class Worker:
         snapshots.on_routing = routers.refresh
         return routers
 
+    def _redis_invalidated(self, keys: list[bytes] | None) -> None:
+        self.gateway.snapshots.invalidate(keys)
+        if keys is None:  # it was emptied
+            self._tell_what_may_be_lost()
+
+    def _tell_what_may_be_lost(self) -> None:
+        restore_reservations(self.gateway, [c.exchange for c in self.connections if c.exchange is not None])
+        tell_unpublished(self.gateway)
+
     def _redis_ready(self) -> None:
+        self._tell_what_may_be_lost()
         self.gateway.snapshots.refresh()
         self.gateway.settlements.retry()
 
@@ -287,6 +298,7 @@ class Worker:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()
                 self.gateway.settlements.retry()
+                tell_unpublished(self.gateway)
                 self._forget_backends()
 
     def _forget_backends(self) -> None:

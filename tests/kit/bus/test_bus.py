@@ -185,6 +185,22 @@ async def test_removed_dead_letters_are_kept_elsewhere_first(bus_url: str, publi
         assert [letter.body async for letter in letters.read(10)] == [b"two"]
 
 
+async def test_what_a_group_has_not_taken_is_counted(bus_url: str, publisher: bus.Publisher) -> None:
+    assert await bus.count_waiting(bus_url, USAGE_TOPIC, "billing") == 0
+    for body in (b"1", b"2"):
+        await publisher.publish(USAGE_TOPIC, body, message_id=body.decode())
+    async with asyncio.timeout(WAIT_S):
+        while await bus.count_waiting(bus_url, USAGE_TOPIC, "billing") != 2:
+            await asyncio.sleep(0.05)
+    seen = Seen()
+    async with consuming(bus_url, "billing", seen):
+        await seen.wait_for(2)
+    async with asyncio.timeout(WAIT_S):
+        while await bus.count_waiting(bus_url, USAGE_TOPIC, "billing") != 0:
+            await asyncio.sleep(0.05)
+    assert await bus.count_waiting(bus_url, USAGE_TOPIC, "analytics") == 2
+
+
 async def test_publishing_to_a_broker_that_is_away_raises() -> None:
     for url in ("amqp://guest:guest@127.0.0.1:1/", "redis://127.0.0.1:1/0"):
         publisher = bus.open_publisher(url)

@@ -137,6 +137,10 @@ class CounterStore:
         """Whether this Redis still holds counters that were once complete: then its data was not lost."""
         return bool(await self._client.exists(_KNOWN_SINCE))
 
+    async def count_unpublished(self, since_ms: int) -> int:
+        """How many gateway workers have said since a Unix time that usage waits in their spools."""
+        return int(await self._client.zcount(redis_keys.UNPUBLISHED, since_ms, "+inf"))
+
     async def begin_rebuild(self, token: str) -> None:
         """Leave a token; when Redis loses its data once more during the rebuild, the token is lost too."""
         await self._client.set(_REBUILDING, token, px=_REBUILD_DEADLINE_MS)
@@ -144,4 +148,5 @@ class CounterStore:
     async def finish_rebuild(self, token: str, now_ms: int) -> bool:
         """Set the marker, unless the token is gone; whether it was set."""
         keys = [_REBUILDING, redis_keys.COUNTERS_READY, _KNOWN_SINCE]
+        await self._client.delete(redis_keys.UNPUBLISHED)
         return bool(await self._finish(keys=keys, args=[token, now_ms]))

@@ -29,12 +29,19 @@ return found
 
 CLOSE = """
 -- KEYS: 1 reservation, 2 deadlines; ARGV: 1 request id, 2 seconds it is kept, 3 cost in nano-USD
-local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept')
+-- Of a request that was admitted before Redis lost its data, the ledger's part of the counter has the cost.
+local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'restored')
 redis.call('ZREM', KEYS[2], ARGV[1])
 if not held[1] or held[3] then return 0 end
+local admitted_ms = held[4] and tonumber(string.sub(ARGV[1], 5, 16), 16)
 for counter in string.gmatch(held[2], '[^\\n]+') do
   redis.call('HINCRBY', counter, 'reserved', '-' .. held[1])
-  redis.call('HINCRBY', counter, 'settled', ARGV[3])
+  local cut = held[4] and redis.call('HMGET', counter, 'cut_ms', 'reason')
+  local is_ledgers = cut and cut[2] == 'data_lost' and admitted_ms < tonumber(cut[1])
+  if not is_ledgers then
+    redis.call('HINCRBY', counter, 'settled', ARGV[3])
+    redis.call('HDEL', KEYS[1], 'restored')
+  end
 end
 redis.call('HSET', KEYS[1], 'swept', '1', 'amount', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[2])

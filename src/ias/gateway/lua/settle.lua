@@ -6,10 +6,22 @@
 --
 -- A reservation whose deadline passed may have been swept by billing, which counts its amount as spent. Of rate limits nothing is left
 -- of it then: its tokens have drained, its lease has run out.
+-- What was held again after Redis had lost its data is billing's to count, once it is booked (decision 4). Until then its cost stays
+-- reserved, so that no budget knows too little in between.
 
-local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'tokens', 'buckets', 'leases')
+local BOOKED_WITHIN_S = 60
+
+local held = redis.call('HMGET', KEYS[1], 'amount', 'counters', 'swept', 'tokens', 'buckets', 'leases', 'restored')
 if not held[1] then
   return 0
+end
+if held[7] and not held[3] and ARGV[2] ~= '0' then
+  for counter in string.gmatch(held[2], '[^\n]+') do
+    redis.call('HINCRBY', counter, 'reserved', string.format('%.0f', tonumber(ARGV[2]) - tonumber(held[1])))
+  end
+  redis.call('HSET', KEYS[1], 'amount', ARGV[2])
+  redis.call('ZADD', KEYS[2], redis.call('TIME')[1] + BOOKED_WITHIN_S, ARGV[1])
+  return 1
 end
 local deadline = held[4] and redis.call('ZSCORE', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[1])
@@ -17,7 +29,8 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 
 local cost = ARGV[2]
 for counter in string.gmatch(held[2], '[^\n]+') do
-  if held[3] then
+  if held[3] and held[7] then  -- the ledger's part of the counter has it
+  elseif held[3] then
     redis.call('HINCRBY', counter, 'settled', string.format('%.0f', tonumber(cost) - tonumber(held[1])))
   else
     redis.call('HINCRBY', counter, 'reserved', '-' .. held[1])

@@ -10,8 +10,8 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 
 from ias.kit.bus.port import BusFullError, DeadLetter, DeadLetters, Handler, PoisonError, Publisher
-from ias.kit.bus.rabbitmq import RabbitPublisher, consume_rabbitmq, open_rabbitmq_dead_letters
-from ias.kit.bus.redis_streams import RedisPublisher, consume_redis, open_redis_dead_letters
+from ias.kit.bus.rabbitmq import RabbitPublisher, consume_rabbitmq, count_waiting_rabbitmq, open_rabbitmq_dead_letters
+from ias.kit.bus.redis_streams import RedisPublisher, consume_redis, count_waiting_redis, open_redis_dead_letters
 
 __all__ = [
     "BusFullError",
@@ -21,6 +21,7 @@ __all__ = [
     "PoisonError",
     "Publisher",
     "consume",
+    "count_waiting",
     "open_dead_letters",
     "open_publisher",
 ]
@@ -45,6 +46,16 @@ async def consume(bus_url: str, topic: str, group: str, handler: "Handler", stop
     """
     run = consume_rabbitmq if _is_rabbitmq(bus_url) else consume_redis
     await run(bus_url, topic, group, handler, stop)
+
+
+async def count_waiting(bus_url: str, topic: str, group: str) -> int:
+    """How many messages of a topic a group has not taken yet; those in its consumers' hands may be left out.
+
+    Raises:
+        OSError, RedisError, aiormq's exceptions, TimeoutError: the broker is away.
+    """
+    count = count_waiting_rabbitmq if _is_rabbitmq(bus_url) else count_waiting_redis
+    return await count(bus_url, topic, group)
 
 
 def open_dead_letters(bus_url: str, topic: str, group: str) -> AbstractAsyncContextManager[DeadLetters]:

@@ -113,6 +113,14 @@ async def consume_rabbitmq(url: str, topic: str, group: str, handler: Handler, s
             attempt += 1
 
 
+async def count_waiting_rabbitmq(url: str, topic: str, group: str) -> int:
+    """See `bus.count_waiting`."""
+    async with _open_channel(url) as channel:
+        exchange = await _declare_exchange(channel, topic)
+        queue = await _declare_queue(channel, exchange, topic, group)
+        return queue.declaration_result.message_count or 0
+
+
 class RabbitDeadLetters:
     """See `DeadLetters`. What was fetched and not acknowledged goes back to its place, at the latest when the channel closes."""
 

@@ -37,6 +37,7 @@ _CLAIM_IDLE_MS = 15_000
 _UPKEEP_EVERY_S = 5.0
 _DEAD_LETTERS_MAX = 100_000
 _CONSUMER_FORGOTTEN_MS = 3_600_000
+_COUNTED_MAX = 100
 
 _XADD_BOUNDED = """
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return false end
@@ -91,6 +92,22 @@ async def consume_redis(url: str, topic: str, group: str, handler: Handler, stop
     client = redis_from_url(url, socket_timeout=timeout_s, socket_connect_timeout=CONNECT_TIMEOUT_S)
     try:
         await _GroupConsumer(client, topic, group, handler, stop).run()
+    finally:
+        await client.aclose()
+
+
+async def count_waiting_redis(url: str, topic: str, group: str) -> int:
+    """See `bus.count_waiting`. What was taken and not acknowledged counts; of the rest at most `_COUNTED_MAX`."""
+    client = redis_from_url(url, socket_timeout=PUBLISH_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S)
+    try:
+        if not await client.exists(stream_name(topic)):
+            return 0
+        for known in await client.xinfo_groups(stream_name(topic)):
+            if known["name"] == group.encode():
+                after = b"(" + known["last-delivered-id"]
+                rest: Any = await client.xrange(stream_name(topic), min=after, count=_COUNTED_MAX)
+                return int(known["pending"]) + len(rest)
+        return int(await client.xlen(stream_name(topic)))
     finally:
         await client.aclose()
 
