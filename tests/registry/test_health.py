@@ -132,7 +132,7 @@ async def test_many_backends_take_turns_when_few_may_be_asked_at_a_time(
     async with run_registry(**QUICK, registry_probes_at_once_max=2) as registry:
         model = await create_model(registry)
         backend = {"url": replica.url, "engine": "ias-sim"}
-        ids = [(await create_backend(registry, model["id"], **backend))["id"] for _ in range(25)]
+        ids = [(await create_backend(registry, model["id"], **backend))["id"] for _ in range(10)]
         for backend_id in ids:
             await until(redis, backend_id, health="ready", running=0)
 
