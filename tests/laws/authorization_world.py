@@ -14,25 +14,33 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 from joserfc import jwt
+from tests.billing.usage import make_record, message
 from tests.identity.platform import PASSWORD, SECRET_KEY, Caller, Identity, settings_for
+from tests.servers import postgres_server
 
 from ias.analytics import wiring as analytics
+from ias.analytics.core.counting import Counting
 from ias.analytics.settings import AnalyticsSettings
 from ias.billing import wiring as billing
+from ias.billing.core.booking import Booking
 from ias.billing.settings import BillingSettings
 from ias.contracts.ids import uuid7
 from ias.contracts.permissions import Role
+from ias.contracts.usage_messages import check_message
 from ias.gitops import wiring as gitops
 from ias.gitops.settings import GitopsSettings
 from ias.gitops.store import plans as plan_store
 from ias.gitops.store.plans import Plan
 from ias.identity import wiring as identity
 from ias.identity.settings import IdentityConsumerSettings
+from ias.kit.migrations import migrate
 from ias.kit.tokens import ALGORITHM
 from ias.registry import wiring as registry
 from ias.registry.settings import RegistrySettings
 
+SERVICES = ("identity", "registry", "billing", "analytics", "gitops")
 ABSENT_ID = "01900000-0000-7000-8000-000000000000"
+ABSENT_REQUEST_ID = "req_01900000000070008000000000000000"
 
 
 @dataclass
@@ -47,12 +55,30 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def absent_ids(self) -> dict[str, str]:
+        """For each name of a path parameter an id that nothing has."""
+        return dict.fromkeys(self.ids, ABSENT_ID) | {"request_id": ABSENT_REQUEST_ID}
+
     async def call(self, service: str, request: dict[str, Any], token: str | None) -> httpx.Response:
         """One request to a service."""
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         transport = httpx.ASGITransport(self.apps[service], raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(**request, headers=headers)
+
+
+@asynccontextmanager
+async def migrated_databases(postgres_url: str) -> AsyncIterator[dict[str, str]]:
+    """An empty, migrated database for each service."""
+    urls = {service: postgres_server.create_database(postgres_url, f"ias_{service}") for service in SERVICES}
+    try:
+        for service, url in urls.items():
+            await asyncio.to_thread(migrate, service, url)
+        yield urls
+    finally:
+        for url in urls.values():
+            postgres_server.drop_database(postgres_url, url)
 
 
 @asynccontextmanager
@@ -134,7 +160,7 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
         "role_id": own_role["id"],
         "assignment_id": assignment["id"],
         # These belong to no org: there is nobody to hide them from.
-        **dict.fromkeys(("model_id", "backend_id", "session_id", "request_id", "provider_id"), ABSENT_ID),
+        **dict.fromkeys(("model_id", "backend_id", "session_id", "provider_id"), ABSENT_ID),
     }
     await _populate_others(world)
     return world
@@ -151,6 +177,16 @@ async def _populate_others(world: World) -> None:
         assert answer.status_code == 201, answer.text
         world.ids[f"{noun}_id"] = answer.json()["id"]
     world.ids["plan_id"] = await _insert_plan(world)
+    world.ids["request_id"] = await _serve_a_request(world)
+
+
+async def _serve_a_request(world: World) -> str:
+    """A request that a gateway served for the org, booked and counted as consumers do; its id."""
+    record = make_record(world.org_id, project_id=world.ids["project_id"], api_key_id=world.ids["key_id"])
+    records = check_message(message(record)).records
+    await Booking(world.apps["billing"].state.ledger._database).book(records)
+    await Counting(world.apps["analytics"].state.usage._database).count(records)
+    return record.request_id
 
 
 async def _insert_plan(world: World) -> str:

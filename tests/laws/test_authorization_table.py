@@ -4,7 +4,6 @@ Nothing here names a route: they come from the apps, with what each says it need
 and one whose path holds a new kind of id fails until the world has such an object.
 """
 
-import asyncio
 import re
 from typing import Any
 
@@ -13,14 +12,11 @@ import pytest
 from fastapi import FastAPI
 from tests.identity.database import fetch
 from tests.identity.platform import eventually
-from tests.laws.authorization_world import ABSENT_ID, World, running_world
+from tests.laws.authorization_world import World, migrated_databases, running_world
 from tests.laws.routes import Guarded, list_routes
-from tests.servers import postgres_server
 
 from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Role
-from ias.kit.migrations import migrate
 
-SERVICES = ("identity", "registry", "billing", "analytics", "gitops")
 PARAMETER = re.compile(r"\{(\w+)\}")
 
 Row = tuple[str, Guarded]
@@ -32,20 +28,13 @@ Denied = set[tuple[str | None, str, str]]
 async def test_everybody_who_should_be_refused_is_and_each_denial_is_in_the_audit_log(
     postgres_url: str, redis_url: str
 ) -> None:
-    urls = {service: postgres_server.create_database(postgres_url, f"ias_{service}") for service in SERVICES}
-    try:
-        for service, url in urls.items():
-            await asyncio.to_thread(migrate, service, url)
-        async with running_world(urls, redis_url) as world:
-            walk = Walk(world)
-            for service, app in world.apps.items():
-                await walk.service(service, app)
-            assert walk.wrong == []
-            assert walk.cells > 500
-            await check_log(urls["identity"], walk.denied)
-    finally:
-        for url in urls.values():
-            postgres_server.drop_database(postgres_url, url)
+    async with migrated_databases(postgres_url) as urls, running_world(urls, redis_url) as world:
+        walk = Walk(world)
+        for service, app in world.apps.items():
+            await walk.service(service, app)
+        assert walk.wrong == []
+        assert walk.cells > 500
+        await check_log(urls["identity"], walk.denied)
 
 
 class Walk:
@@ -87,9 +76,8 @@ class Walk:
         self, service: str, route: Guarded, operation: dict[str, Any], document: dict[str, Any]
     ) -> None:
         """The owner of one org asks for another's, and for what is nowhere: the same answer, but for where it was asked."""
-        absent = dict.fromkeys(self.world.ids, ABSENT_ID)
         ours = build_request(route, operation, document, self.world.ids)
-        nowhere = build_request(route, operation, document, absent)
+        nowhere = build_request(route, operation, document, self.world.absent_ids)
         if ours == nowhere:
             return  # it names nothing of an org: it lists the caller's own, or what everybody may see
         caller = ("owner elsewhere", self.world.tokens["owner elsewhere"])
