@@ -1,6 +1,7 @@
 """Orgs and projects are deleted, restored and purged; gateways hear of each at once."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
-from ias.contracts.api_keys import TenantRecord, digest_key
+from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key
 from tests.identity.database import execute, fetch
 from tests.identity.platform import Caller, Identity
 
@@ -141,3 +142,41 @@ async def test_what_a_service_account_may_do_its_keys_may(
     assert (await admin.ok("PATCH", path, {"name": "build"}))["name"] == "build"
     assert (await admin.ok("GET", path))["name"] == "build"
     assert (await admin.patch(path, json={"name": "cd"})).status_code == 409
+
+
+async def test_a_deleted_service_account_takes_its_keys_along_and_leaves_its_name(
+    admin: Caller, org: dict[str, str], read_key: Callable[[str], Awaitable[KeyRecord]], database_url: str
+) -> None:
+    [project] = (await admin.ok("GET", f"{ORGS}/{org['id']}/projects"))["data"]
+    accounts, keys = [f"/identity/v1/projects/{project['id']}/{noun}" for noun in ("service-accounts", "api-keys")]
+    account = await admin.ok("POST", accounts, {"name": "ci"})
+    key = await admin.ok("POST", keys, {"name": "ci", "service_account_id": account["id"]})
+    own = await admin.ok("POST", keys, {"name": "own"})
+    path = f"/identity/v1/service-accounts/{account['id']}"
+
+    deleted = await admin.delete(path)
+
+    assert (deleted.status_code, deleted.headers["x-ias-in-force"]) == (204, "true")
+    assert [(await read_key(text)).status for text in (key["key"], own["key"])] == ["revoked", "active"]
+    for method, body in (("GET", None), ("PATCH", {"status": "active"}), ("DELETE", None)):
+        assert (await admin.request(method, path, json=body)).status_code == 404
+    assert (await admin.post(keys, json={"name": "x", "service_account_id": account["id"]})).status_code == 422
+    assert (await admin.ok("GET", accounts))["data"] == []
+    await admin.ok("POST", accounts, {"name": "ci"})
+    found = await fetch(database_url, "SELECT action FROM audit_log ORDER BY sequence DESC LIMIT 3")
+    assert {"service_account.delete", "api_key.revoke"} <= {row["action"] for row in found}
+
+
+async def test_a_key_made_while_its_service_account_is_deleted_opens_nothing(
+    admin: Caller, org: dict[str, str], database_url: str
+) -> None:
+    [project] = (await admin.ok("GET", f"{ORGS}/{org['id']}/projects"))["data"]
+    accounts, keys = [f"/identity/v1/projects/{project['id']}/{noun}" for noun in ("service-accounts", "api-keys")]
+    for number in range(5):
+        account = await admin.ok("POST", accounts, {"name": f"ci {number}"})
+        body = {"name": "racing", "service_account_id": account["id"]}
+        await asyncio.gather(
+            admin.delete(f"/identity/v1/service-accounts/{account['id']}"),
+            *(admin.post(keys, json=body) for _ in range(3)),
+        )
+    assert await fetch(database_url, "SELECT 1 FROM api_keys WHERE status = 'active'") == []

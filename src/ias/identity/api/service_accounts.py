@@ -95,3 +95,15 @@ async def update_service_account(
     )
     say_in_force(response, in_force)
     return ServiceAccountAnswer.model_validate(account)
+
+
+@router.delete("/service-accounts/{account_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
+async def delete_service_account(
+    account_id: UUID,
+    access: Annotated[Access, requires(Permission.API_KEYS_WRITE)],
+    parts: PartsOf,
+    origin: OriginOf,
+    response: Response,
+) -> None:
+    """Delete a service account and revoke its keys. Its name may be used again; usage and audit log keep its id."""
+    say_in_force(response, await parts.service_accounts.delete(access, account_id, origin))

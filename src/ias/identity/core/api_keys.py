@@ -235,7 +235,11 @@ class ApiKeys:
     ) -> None:
         if account_id is None:
             return
-        if await account_store.find_service_account(connection, scope, account_id, project_id=project_id) is None:
+        # Locked: while it is being deleted, and its keys revoked, it gets no other.
+        account = await account_store.find_service_account(
+            connection, scope, account_id, project_id=project_id, lock=True
+        )
+        if account is None:
             detail = "There is no such service account in the project."
             raise InvalidError(detail, errors=[FieldError(pointer="/service_account_id", detail=detail)])
 

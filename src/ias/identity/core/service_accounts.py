@@ -21,7 +21,7 @@ from ias.kit.writes import check_version
 
 
 class ServiceAccounts:
-    """Creating, reading, changing and suspending service accounts. What holds for one holds for its keys."""
+    """Creating, reading, changing, suspending and deleting service accounts. What holds for one holds for its keys."""
 
     def __init__(self, database: Database, records: RedisRecords) -> None:
         self._database = database
@@ -83,6 +83,22 @@ class ServiceAccounts:
         except IntegrityError as error:
             raise _name_taken() from error
         return account, await self._records.push(api_key=keys)
+
+    async def delete(self, access: Access, account_id: UUID, origin: Origin) -> bool:
+        """Delete a service account and revoke its keys, for good; whether that is in force at the gateways."""
+        async with self._database.transaction() as connection:
+            scope, account = await _get(connection, access, account_id, lock=True)
+            check_version(account.version)
+            await store.update_service_account(connection, scope, account_id, {"status": "deleted"})
+            keys = await key_store.revoke_api_keys_of_service_account(connection, scope, account_id)
+            before = {"name": account.name, "project_id": str(account.project_id), "status": account.status}
+            changes = [Change("service_account.delete", account_id, account.org_id, before)]
+            changes += [
+                Change("api_key.revoke", key.id, account.org_id, {"status": "active"}, {"status": "revoked"})
+                for key in keys
+            ]
+            await append(connection, origin.by(scope.actor), *changes)
+        return await self._records.push(api_key=[key.id for key in keys])
 
     async def list_service_accounts(
         self, access: Access, project_id: UUID, *, after: UUID | None, limit: int

@@ -161,6 +161,19 @@ async def revoke_api_keys_of_user(connection: AsyncConnection, scope: OrgScope, 
     return [ApiKey(**row) for row in rows]
 
 
+async def revoke_api_keys_of_service_account(
+    connection: AsyncConnection, scope: OrgScope, account_id: UUID
+) -> list[ApiKey]:
+    """The account's keys that were active, revoked."""
+    statement = update(api_keys).where(
+        api_keys.c.org_id == UUID(scope.org_id),
+        api_keys.c.service_account_id == account_id,
+        api_keys.c.status == "active",
+    )
+    rows = (await connection.execute(statement.values(_REVOCATION).returning(api_keys))).mappings()
+    return [ApiKey(**row) for row in rows]
+
+
 async def touch_api_keys_of_user(connection: AsyncConnection, scope: OrgScope | None, user_id: UUID) -> list[UUID]:
     """The user's own active keys, one version further: whether they open anything has changed.
 

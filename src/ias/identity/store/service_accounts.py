@@ -1,4 +1,4 @@
-"""Service accounts: holders of keys that are nobody's own."""
+"""Service accounts: holders of keys that are nobody's own. The row of a deleted one stays, and is found no more."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,7 +34,9 @@ async def insert_service_account(connection: AsyncConnection, values: dict[str, 
 
 async def find_place(connection: AsyncConnection, account_id: UUID) -> tuple[UUID, UUID] | None:
     """The org and the project of a service account: all that may be known of it before the caller has a scope."""
-    query = select(service_accounts.c.org_id, service_accounts.c.project_id).where(service_accounts.c.id == account_id)
+    query = select(service_accounts.c.org_id, service_accounts.c.project_id).where(
+        service_accounts.c.id == account_id, service_accounts.c.status != "deleted"
+    )
     row = (await connection.execute(query)).one_or_none()
     return (row.org_id, row.project_id) if row else None
 
@@ -49,7 +51,9 @@ async def find_service_account(
 ) -> ServiceAccount | None:
     """A service account of the scope's org; of one project in it, when that is given."""
     query = select(service_accounts).where(
-        service_accounts.c.org_id == UUID(scope.org_id), service_accounts.c.id == account_id
+        service_accounts.c.org_id == UUID(scope.org_id),
+        service_accounts.c.id == account_id,
+        service_accounts.c.status != "deleted",
     )
     if project_id is not None:
         query = query.where(service_accounts.c.project_id == project_id)
@@ -65,7 +69,11 @@ async def list_service_accounts(
     """Service accounts of a project in the scope's org, newest first."""
     query = (
         select(service_accounts)
-        .where(service_accounts.c.org_id == UUID(scope.org_id), service_accounts.c.project_id == project_id)
+        .where(
+            service_accounts.c.org_id == UUID(scope.org_id),
+            service_accounts.c.project_id == project_id,
+            service_accounts.c.status != "deleted",
+        )
         .order_by(service_accounts.c.id.desc())
         .limit(limit)
     )

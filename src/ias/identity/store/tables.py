@@ -239,10 +239,16 @@ service_accounts = Table(
     _version(),
     _time("created_at"),
     _time("updated_at"),
-    UniqueConstraint("project_id", "name"),
+    Index(
+        "uq_service_accounts_project_id_name",
+        "project_id",
+        "name",
+        unique=True,
+        postgresql_where=text("status <> 'deleted'"),
+    ),
     UniqueConstraint("project_id", "id"),
     ForeignKeyConstraint(["org_id", "project_id"], ["projects.org_id", "projects.id"]),
-    CheckConstraint("status IN ('active', 'suspended')", name="status"),
+    CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
 )
 
 api_keys = Table(
