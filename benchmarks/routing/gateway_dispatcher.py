@@ -13,8 +13,6 @@ from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
 from ias.gateway.routing.prefixes import CUTS
 
 ATTEMPTS_MAX = 3
-OUTPUT_EXPECTED = 128
-"""What is expected of an answer whose client allows for much more, as clients do."""
 QUEUE_TIMEOUT_S = 30.0
 LOOK_S = 0.1
 """The gateway's own clock ticks so often."""
@@ -64,7 +62,7 @@ class GatewayDispatcher:
         ask = Ask(
             request.tenant,
             tokens=request.prompt.tokens,
-            output_tokens=min(request.output_tokens_max, OUTPUT_EXPECTED),
+            output_tokens=min(request.output_tokens_max, int(router.output_tokens)),
             names=[names[cut // 16 - 1] & 0xFFFFFFFF for cut in CUTS if cut // 16 <= len(names)],
         )
         self._asks[request.number] = ask
@@ -112,13 +110,12 @@ class GatewayDispatcher:
             return
         ask, place = self._asks[request.number], self._places.pop(request.number)
         place.release()
-        charged = expect_work(ask)
         used = 0
         if outcome.status == "ok":
-            router.learn(ask, outcome.cached_tokens)
+            router.learn(ask, cached_tokens=outcome.cached_tokens, output_tokens=outcome.output_tokens)
             place.load.succeed()
             used = request.prompt.tokens - outcome.cached_tokens + OUTPUT_WEIGHT * outcome.output_tokens
-        router.queue.settle(ask.org_id, used - charged)
+        router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
         if outcome.status == "ok" or outcome.had_first_token:
             del self._asks[request.number]
         else:

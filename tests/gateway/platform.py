@@ -208,6 +208,10 @@ class RunningGateway:
         gateway = self.worker.gateway
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "connect-backend" and not task.done()]
         assert not any(pool.busy or pool.in_flight for pool in gateway.upstreams._pools.values())
+        for desk in gateway.routers._desks.values():
+            for load in desk.router.loads.values():
+                assert (load.requests, load.tokens, load.pending_tokens, load.burden) == (0, 0, 0, 0), load.backend_id
+            assert desk.router.queue.length == 0
         if gateway.redis.is_ready:
             assert await self.pushed.redis.keys("*:reservation:*") == []
             assert await self.pushed.redis.keys("*:reservations") == []

@@ -49,6 +49,8 @@ _KEPT_HEADERS = frozenset(
         b"openai-project",
         b"x-forwarded-for",
         b"idempotency-key",
+        b"x-session-id",
+        b"x-ias-priority",
         b"traceparent",
         b"tracestate",
     }

@@ -4,6 +4,7 @@ A model with one backend of unknown capacity leaves nothing to decide. Otherwise
 where all that may serve it are full, or have to be woken first.
 """
 
+import time
 from zlib import crc32
 
 import msgspec
@@ -17,9 +18,6 @@ from ias.gateway.routing.asks import PRIORITIES, Ask, Priority
 from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.prefixes import BYTES_PER_TOKEN, name_beginnings
-
-_OUTPUT_EXPECTED = 256
-"""Tokens that an answer is expected to have, however many its client allows for."""
 
 
 def route(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -75,7 +73,7 @@ def note_wait(exchange: Exchange, gateway: Gateway) -> None:
     """The request has waited."""
     waiting, exchange.waiting = exchange.waiting, None
     if waiting is not None:
-        waited_s = gateway.clock.monotonic - waiting.since
+        waited_s = time.monotonic() - waiting.since
         exchange.queue_wait_s += waited_s
         gateway.metrics.observe_queue_wait(exchange.model, waited_s)
 
@@ -96,10 +94,11 @@ def make_ask(exchange: Exchange, desk: Desk) -> Ask:
         raise AssertionError("routing needs a caller")
     org_id = principal.key.org_id
     limit = exchange.peek.max_tokens or exchange.peek.max_completion_tokens
+    expected = int(desk.router.output_tokens)
     ask = Ask(
         org_id,
         tokens=len(body) // BYTES_PER_TOKEN,
-        output_tokens=min(limit, _OUTPUT_EXPECTED) if isinstance(limit, int) else _OUTPUT_EXPECTED,
+        output_tokens=min(limit, expected) if isinstance(limit, int) else expected,
         priority=find_priority(exchange),
         is_streamed=exchange.streamed,
     )

@@ -21,11 +21,12 @@ from ias.gateway.errors import Refusal, queue_full, unavailable
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.candidates import fresh_states
-from ias.gateway.routing.fair_queue import Waiting
+from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
 from ias.gateway.routing.loads import Load, Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Snapshots
+from ias.gateway.usage import TokenCounts
 from ias.gateway.waking import Waking
 
 _SECOND_S = 1.0
@@ -116,7 +117,7 @@ class Routers:
             raise unavailable(f"No server for the model `{router.route.name}` is available.", "no_backend_available")
         if found is Verdict.COLD:
             self._wake_one(desk)
-        waiting = Waiting(ask, waiter, now)
+        waiting = Waiting(ask, waiter, time.monotonic())
         leaves = router.queue.push(waiting)
         if leaves is waiting:
             raise queue_full()
@@ -130,13 +131,14 @@ class Routers:
         """A request that waits does so no more."""
         desk.router.queue.remove(waiting)
 
-    def release(self, desk: Desk, ask: Ask, place: Place, *, work: float = 0.0, cached_tokens: int = 0) -> None:
-        """A request is over at a backend. `work` is what it has used, in the queue's terms."""
+    def release(self, desk: Desk, ask: Ask, place: Place, usage: TokenCounts | None = None) -> None:
+        """A request is over at a backend, and has used so much."""
         if place.release():
-            router = desk.router
-            router.queue.settle(ask.org_id, work - expect_work(ask))
-            if work:
-                router.learn(ask, cached_tokens)
+            router, used = desk.router, 0
+            if usage is not None:
+                used = usage.input_tokens - usage.cached_input_tokens + OUTPUT_WEIGHT * usage.output_tokens
+                router.learn(ask, cached_tokens=usage.cached_input_tokens, output_tokens=usage.output_tokens)
+            router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
             if router.queue.length:
                 self._serve_soon(desk)
 

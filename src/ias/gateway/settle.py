@@ -2,7 +2,6 @@
 
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
-from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT
 
 
 def settle(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -33,16 +32,5 @@ def _leave(exchange: Exchange, gateway: Gateway) -> None:
         return
     if exchange.waiting is not None:
         gateway.routers.leave(desk, exchange.waiting)
-    if exchange.place is None:
-        return
-    if usage is None:
-        gateway.routers.release(desk, ask, exchange.place)
-        return
-    computed = usage.input_tokens - usage.cached_input_tokens
-    gateway.routers.release(
-        desk,
-        ask,
-        exchange.place,
-        work=computed + OUTPUT_WEIGHT * usage.output_tokens,
-        cached_tokens=usage.cached_input_tokens,
-    )
+    if exchange.place is not None:
+        gateway.routers.release(desk, ask, exchange.place, usage)

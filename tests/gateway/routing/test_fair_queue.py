@@ -40,7 +40,7 @@ def test_what_was_cached_is_given_back_and_what_is_in_flight_counts() -> None:
         queue.push(waiting("computed"))
     for _ in range(30):
         served = serve(queue)
-        queue.settle(served.ask.org_id, -90.0 if served.ask.org_id == "cached" else 0.0)
+        queue.settle(served.ask.org_id, charged=100, used=10 if served.ask.org_id == "cached" else 100)
     left = sum(
         w.ask.org_id == "computed"
         for org in queue._orgs.values()
@@ -54,11 +54,11 @@ def test_what_was_cached_is_given_back_and_what_is_in_flight_counts() -> None:
 def test_absence_earns_nothing() -> None:
     queue = FairQueue(1000)
     queue.charge("late", 1, 0.0)
-    queue.settle("late", 0)
+    queue.settle("late", charged=1, used=1)
     for _ in range(50):
         queue.push(waiting("busy"))
     for _ in range(20):
-        serve(queue)
+        queue.settle(serve(queue).ask.org_id, charged=100, used=100)
     for _ in range(50):
         queue.push(waiting("late"))
     served = [serve(queue).ask.org_id for _ in range(20)]
@@ -103,7 +103,7 @@ def test_what_is_known_of_orgs_is_bounded() -> None:
     queue = FairQueue(10)
     for n in range(30_000):
         queue.charge(f"org-{n}", 1.0, 0.0)
-        queue.settle(f"org-{n}", -1.0)
+        queue.settle(f"org-{n}", charged=1, used=0)
     assert len(queue._orgs) <= 10_001
 
 

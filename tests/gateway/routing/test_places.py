@@ -61,7 +61,7 @@ class Requests(RuleBasedStateMachine):
         self.held = [pair for pair in self.held if pair[1] is not place]
         assert place.release()
         self.over.append(place)
-        self.router.queue.settle(ask.org_id, used - expect_work(ask))
+        self.router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
         if fails:
             place.load.fail(self.now)
         self.serve()
@@ -109,10 +109,10 @@ class Requests(RuleBasedStateMachine):
         random.shuffle(self.held)
         for ask, place in self.held:
             place.release()
-            self.router.queue.settle(ask.org_id, -expect_work(ask))
+            self.router.queue.settle(ask.org_id, charged=expect_work(ask), used=0)
         for load in self.router.loads.values():
             assert (load.requests, load.tokens, load.pending_tokens) == (0, 0, 0)
-        assert not any(org.in_flight for org in self.router.queue._orgs.values())
+        assert not any(org.in_flight or org.unsettled for org in self.router.queue._orgs.values())
 
 
 TestRequests = Requests.TestCase

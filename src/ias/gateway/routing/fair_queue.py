@@ -3,7 +3,7 @@
 Every org has a counter of the work that it was given, and the org with the least is next: the virtual token counters of Sheng et
 al., "Fairness in Serving Large Language Models" (OSDI 2024). Work is counted when a request is given its place, as expected, and
 corrected when it is over, so that what an org has in flight is not free; what was found in a cache is not counted. An org that was
-away comes back at the least counter of those who are here: absence earns nothing.
+away comes back at the least counter of those who are here, without what is only expected of theirs: absence earns nothing.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ _KEPT_MAX = 10_000
 _LOOKED_AT_MAX = 16
 _MODEST = 0.8
 """Of an equal part: who was given less than this much of it takes less than its part."""
-_RECENT_S = 10.0
+_RECENT_S = 2.0
 """Half-life of what counts as an org's recent work."""
 
 
@@ -46,13 +46,15 @@ class Share(NamedTuple):
 class _Org:
     """One org's counter and what it has waiting."""
 
-    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "waiting", "work")
+    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "unsettled", "waiting", "work")
 
     def __init__(self, work: float) -> None:
         self.work = work
         self._recent = 0.0
         self._recent_at = 0.0
         self.in_flight = 0
+        self.unsettled = 0.0
+        """What of its work is only expected: its requests in flight."""
         self.waiting = 0
         self.lines: dict[str, deque[Waiting]] = {}
 
@@ -113,13 +115,15 @@ class FairQueue:
         if not org.is_here and org.work < self._floor:
             org.work = self._floor
         org.in_flight += 1
+        org.unsettled += work
         org.give(work, now_s)
 
-    def settle(self, org_id: str, correction: float) -> None:
-        """One of its requests is over; its work was more by so much than it was charged for, or less."""
+    def settle(self, org_id: str, *, charged: float, used: float) -> None:
+        """One of its requests is over, and was more work than it was charged for, or less."""
         org = self._orgs[org_id]
         org.in_flight -= 1
-        org.work += correction
+        org.unsettled -= charged
+        org.work += used - charged
 
     def _enter(self, org_id: str) -> _Org:
         if len(self._orgs) >= _KEPT_MAX:
@@ -132,6 +136,12 @@ class FairQueue:
         for org_id, org in tuple(self._orgs.items()):
             if not org.is_here and org.work <= self._floor:
                 del self._orgs[org_id]
+
+    def _raise_floor(self) -> None:
+        """To the least counter of those who are here, without what is only expected of theirs."""
+        here = [org.work - org.unsettled for org in self._orgs.values() if org.is_here]
+        if here:
+            self._floor = max(self._floor, min(here))
 
     # -------------------------------------------------------------- the line
 
@@ -166,8 +176,7 @@ class FairQueue:
         second.
         """
         here = sorted((org for org in self._orgs.values() if org.waiting), key=lambda org: org.work)
-        if here:
-            self._floor = max(self._floor, here[0].work)
+        self._raise_floor()
         for org in here:
             yield from org.next()
 
@@ -186,7 +195,8 @@ class FairQueue:
         return late
 
     def share(self, now_s: float) -> Share:
-        """Who has lately been given how much."""
+        """Who has lately been given how much. Called now and then."""
+        self._raise_floor()
         recent = {name: org.recent(now_s) for name, org in self._orgs.items()}
         recent = {name: work for name, work in recent.items() if work >= 1 or self._orgs[name].is_here}
         total = sum(recent.values())

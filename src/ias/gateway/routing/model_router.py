@@ -35,6 +35,8 @@ always one prompt. More would wait in its queue, where nobody's turn is heeded."
 
 _OWNED = 3
 """The beginning that has an owner is the third, where there are so many: 144 tokens."""
+_OUTPUT_FIRST = 256.0
+_OUTPUT_RATE = 0.02
 _TRUST_FIRST = 0.95
 _TRUST_RATE = 0.05
 _WORTH_WAITING_TOKENS = 1000
@@ -74,6 +76,8 @@ class ModelRouter:
         self._canary_debt = 0
         self._ring = Ring(())
         self._pending_max = PENDING_TOKENS_MAX
+        self.output_tokens = _OUTPUT_FIRST
+        """Of an answer, by experience."""
         self.trust = _TRUST_FIRST
         """What part of a prompt that this worker has never seen is probably cached at the owner of its beginning, by experience."""
         self._modest: frozenset[str] = frozenset()
@@ -191,8 +195,9 @@ class ModelRouter:
             chosen.load, tokens=ask.tokens + ask.output_tokens, pending=max(pending, 0) if ask.is_streamed else 0
         )
 
-    def learn(self, ask: Ask, cached_tokens: int) -> None:
-        """What of a prompt was found in the cache that it was sent to."""
+    def learn(self, ask: Ask, *, cached_tokens: int, output_tokens: int) -> None:
+        """What of a prompt was found in the cache that it was sent to, and how long the answer was."""
+        self.output_tokens += _OUTPUT_RATE * (output_tokens - self.output_tokens)
         if ask.is_guess and ask.tokens:
             self.trust += _TRUST_RATE * (min(cached_tokens / ask.tokens, 1.0) - self.trust)
 
