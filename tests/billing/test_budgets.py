@@ -1,5 +1,6 @@
 """Budgets: who may set them, what gateways hear of them, what they say was spent."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,11 +10,14 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from ias.billing.core.booking import Booking
 from ias.contracts import redis_keys
 from ias.contracts.permissions import Role
-from ias.contracts.spending import SpendingPolicy
+from ias.contracts.spending import SpendingPolicy, window_start
+from ias.contracts.usage_messages import check_message
+from ias.kit.database import Database
 from tests.billing.conftest import RunningBilling, client_of, create_budget
-from tests.billing.usage import eventually
+from tests.billing.usage import eventually, id_at, make_record, message
 from tests.kit.token_issuer import TokenIssuer
 from tests.servers.redis_process import RedisProcess
 
@@ -174,3 +178,34 @@ async def test_a_budget_made_while_redis_is_away_reaches_gateways_when_it_is_bac
 
         await eventually(heard)
         assert (await billing.get("/ready")).status_code == 200
+
+
+async def test_a_day_begins_at_the_zones_midnight_also_in_the_middle_of_an_hour(
+    billing: httpx.AsyncClient, database: Database, redis: Redis, org_id: str
+) -> None:
+    now = datetime.now(UTC)
+    midnight = window_start("day", now.timestamp(), "Asia/Kolkata")
+    assert midnight is not None
+    moments = [midnight + timedelta(seconds=seconds) for seconds in (-1, 0, 1)]
+    records = [make_record(org_id, id=id_at(min(moment, now))) for moment in moments]
+    await Booking(database).book(check_message(message(*records)).records)
+    settings = f"/billing/v1/orgs/{org_id}/spending-settings"
+    assert (await billing.patch(settings, json={"time_zone": "Asia/Kolkata"})).status_code == 200
+    budget = await create_budget(billing, org_id, window="day")
+    assert (budget["time_zone"], budget["spent_usd"]) == ("Asia/Kolkata", "0.004")
+    assert datetime.fromisoformat(budget["window_ends_at"]) == midnight + timedelta(days=1)
+    policy = await read_policy(redis, org_id)
+    assert policy is not None
+    assert policy.budgets[0].time_zone == "Asia/Kolkata"
+    refused = await billing.post(
+        "/billing/v1/budgets",
+        json={
+            "org_id": org_id,
+            "scope": {"kind": "org", "id": org_id},
+            "window": "day",
+            "limit_usd": "1",
+            "mode": "hard",
+            "time_zone": "Mars/Olympus",
+        },
+    )
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/time_zone"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ias.contracts.spending import Price, PriceTable, Window, window_id, window_start
+from ias.contracts.spending import Budget, BudgetRaise, Price, PriceTable, Window, window_end, window_id, window_start
 
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 BOUNDED: list[Window] = ["day", "week", "month"]
@@ -78,3 +78,68 @@ def test_a_model_without_a_price_has_none() -> None:
 
 def test_a_price_charges_cached_tokens_at_their_own_rate_and_rounds_up() -> None:
     assert price(0).cost(input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=200_000) == 2 + 1 + 1
+
+
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Pacific/Apia", "America/Havana",
+         "Africa/Cairo", "Australia/Lord_Howe", "Asia/Beirut"]  # fmt: skip
+
+
+@given(MOMENTS, st.sampled_from(BOUNDED), st.sampled_from(ZONES))
+def test_windows_of_every_zone_follow_one_another_without_gap_or_overlap(
+    moment: datetime, window: Window, zone: str
+) -> None:
+    at = moment.timestamp()
+    start, end = window_start(window, at, zone), window_end(window, at, zone)
+    assert start is not None
+    assert end is not None
+    assert start.timestamp() <= at < end.timestamp()
+    for within in (start.timestamp(), end.timestamp() - 1):
+        assert window_id(window, within, zone) == window_id(window, at, zone)
+    for without in (start.timestamp() - 1, end.timestamp()):
+        assert window_id(window, without, zone) != window_id(window, at, zone)
+    assert window_start(window, end.timestamp(), zone) == end
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "day", "hours"),
+    [
+        ("Europe/Berlin", "2026-03-29T12:00:00Z", "2026-03-29", 23),
+        ("Europe/Berlin", "2026-10-25T12:00:00Z", "2026-10-25", 25),
+        ("Europe/Berlin", "2026-11-22T23:00:00Z", "2026-11-23", 24),
+        ("Asia/Kolkata", "2026-11-22T18:30:00Z", "2026-11-23", 24),
+        ("Asia/Beirut", "2026-03-29T12:00:00Z", "2026-03-29", 23),  # the clock jumps over midnight itself
+        ("America/Havana", "2026-11-01T12:00:00Z", "2026-11-01", 25),  # and here it strikes midnight twice
+        ("Australia/Lord_Howe", "2026-10-04T06:00:00Z", "2026-10-04", 23.5),
+    ],
+)
+def test_a_day_is_as_long_as_the_zones_clock_makes_it(zone: str, at: str, day: str, hours: float) -> None:
+    moment = datetime.fromisoformat(at).timestamp()
+    start, end = window_start("day", moment, zone), window_end("day", moment, zone)
+    assert start is not None
+    assert end is not None
+    assert (window_id("day", moment, zone), end - start) == (day, timedelta(hours=hours))
+
+
+def test_months_have_their_own_lengths() -> None:
+    def days(at: str) -> int:
+        moment = datetime.fromisoformat(at).timestamp()
+        start, end = window_start("month", moment, "America/New_York"), window_end("month", moment, "America/New_York")
+        assert start is not None
+        assert end is not None
+        return round((end - start) / timedelta(days=1))
+
+    assert [days(f"20{year}-15T12:00:00Z") for year in ("26-01", "26-02", "28-02", "26-04", "26-12")] == [
+        31,
+        28,
+        29,
+        30,
+        31,
+    ]
+
+
+def test_a_raise_widens_a_limit_until_its_end() -> None:
+    raises = (BudgetRaise(amount_nano_usd=5, expires_at=100), BudgetRaise(amount_nano_usd=7, expires_at=200))
+    budget = Budget(
+        id="b", scope_kind="org", scope_id="o", window="total", limit_nano_usd=10, mode="hard", raises=raises
+    )
+    assert [budget.limit_at(at) for at in (99.9, 100, 199, 200)] == [22, 17, 17, 10]

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -176,6 +176,15 @@ async def _populate_others(world: World) -> None:
         answer = await world.call("billing", request, token)
         assert answer.status_code == 201, answer.text
         world.ids[f"{noun}_id"] = answer.json()["id"]
+    more = {
+        "amount_usd": "1",
+        "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+        "reason": "Month's end.",
+    }
+    request = {"method": "POST", "url": f"/billing/v1/budgets/{world.ids['budget_id']}/raises", "json": more}
+    answer = await world.call("billing", request, token)
+    assert answer.status_code == 201, answer.text
+    world.ids["raise_id"] = answer.json()["id"]
     world.ids["plan_id"] = await _insert_plan(world)
     world.ids["request_id"] = await _serve_a_request(world)
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from ias.billing.api import adjustments as adjustments_api
+from ias.billing.api import budget_raises as budget_raises_api
 from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
@@ -17,9 +18,11 @@ from ias.billing.api import rate_limits as rate_limits_api
 from ias.billing.api import reconciliations as reconciliations_api
 from ias.billing.api import reratings as reratings_api
 from ias.billing.api import spending_settings as spending_settings_api
+from ias.billing.api import statements as statements_api
 from ias.billing.core.adjustments import Adjustments
 from ias.billing.core.analytics_client import AnalyticsClient
 from ias.billing.core.booking import Booking
+from ias.billing.core.budget_raises import BudgetRaises
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.counters import Counters
 from ias.billing.core.expired_reservations import ExpiredReservations
@@ -31,6 +34,7 @@ from ias.billing.core.readiness import Readiness
 from ias.billing.core.reconciliation import Reconciler
 from ias.billing.core.reratings import Reratings
 from ias.billing.core.spending_settings import SpendingSettingsRules
+from ias.billing.core.statements import Statements
 from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
@@ -79,12 +83,14 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
         routers=[
             prices_api.router,
             budgets_api.router,
+            budget_raises_api.router,
             rate_limits_api.router,
             ledger_api.router,
             adjustments_api.router,
             reratings_api.router,
             spending_settings_api.router,
             reconciliations_api.router,
+            statements_api.router,
         ],
         lifespan=lifespan,
         settings=settings,
@@ -127,10 +133,12 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         publishing = Publishing(database, RedisDocuments(redis), counters)
         app.state.prices = Prices(database, publishing)
         app.state.budgets = Budgets(database, publishing, counters)
+        app.state.budget_raises = BudgetRaises(database, publishing)
         app.state.adjustments = Adjustments(database, counters)
         app.state.rate_limits = RateLimits(database, publishing)
         app.state.reratings = Reratings(database, app.state.adjustments)
         app.state.spending_settings = SpendingSettingsRules(database, publishing)
+        app.state.statements = Statements(database)
         app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(

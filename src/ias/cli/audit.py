@@ -1,17 +1,15 @@
 """`ias audit`: the audit log as a file, and the proof that nobody changed it."""
 
-import contextlib
 import importlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from ias.cli.failures import UNAVAILABLE, CommandError
+from ias.cli.output_files import open_output
 
 _TIMEOUT_S = 30.0
 _KEYS_BYTES_MAX = 1_000_000
@@ -87,7 +85,7 @@ def export(
         raise click.UsageError(f"--filter takes NAME=VALUE, not {wrong[0]!r}")
     asked = dict(text.split("=", 1) for text in filters)
     path = f"/identity/v1/orgs/{org}/audit-log/export" if org else "/identity/v1/audit-log/export"
-    with _open_output(output) as target:
+    with open_output(output) as target:
         _download(url.rstrip("/") + path, {**asked, "format": file_format}, token, target)
 
 
@@ -110,22 +108,6 @@ def _detail(answer: Any) -> str:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return str(answer.text[:200])
-
-
-@contextlib.contextmanager
-def _open_output(output: Path | None) -> Iterator[IO[bytes]]:
-    if output is None:
-        yield sys.stdout.buffer
-        return
-    try:
-        with output.open("wb") as target:
-            yield target
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            output.unlink()
-        if isinstance(error, OSError):
-            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
-        raise
 
 
 def _read_keys(place: str) -> Any:

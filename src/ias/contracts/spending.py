@@ -5,12 +5,13 @@ one small marker that says the spending counters are complete. A gateway that ca
 were lost with Redis' data must be rebuilt from the ledger first.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ias.contracts.money import cost_nano_usd
+from ias.contracts.money import AMOUNT_NANO_USD_MAX, cost_nano_usd
 
 ScopeKind = Literal["org", "project", "api_key", "user", "model"]
 Window = Literal["day", "week", "month", "total"]
@@ -79,6 +80,14 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True):
         return find_in_force(self.prices.get(model, ()), at)
 
 
+class BudgetRaise(msgspec.Struct, frozen=True, kw_only=True):
+    """More room in a budget, until a moment."""
+
+    amount_nano_usd: int
+    expires_at: int
+    """Unix seconds."""
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """A ceiling on what a scope may spend in a window."""
 
@@ -89,6 +98,16 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     window: Window
     limit_nano_usd: int
     mode: Mode
+    time_zone: str = UTC_ZONE
+    """Whose midnights the window begins and ends at. It never changes."""
+    raises: tuple[BudgetRaise, ...] = ()
+
+    def limit_at(self, at: float) -> int:
+        """The limit with the raises that are in force at a time in Unix seconds."""
+        if not self.raises:
+            return self.limit_nano_usd
+        raised = sum(one.amount_nano_usd for one in self.raises if one.expires_at > at)
+        return min(self.limit_nano_usd + raised, AMOUNT_NANO_USD_MAX)
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,12 +147,12 @@ class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the budgets that hold it."""
 
 
-def window_id(window: Window, at: float) -> str:
-    """The name of the window that a time in Unix seconds falls in, in UTC: `2026-11-23`, `2026-W48`, `2026-11`, `total`.
+def window_id(window: Window, at: float, time_zone: str = UTC_ZONE) -> str:
+    """The name of the window that a time in Unix seconds falls in: `2026-11-23`, `2026-W48`, `2026-11`, `total`.
 
-    It is part of the counter's key, so nothing ever needs resetting.
+    It is part of the counter's key, so nothing ever needs resetting. Days are those of the time zone, a name of the IANA database.
     """
-    moment = datetime.fromtimestamp(at, UTC)
+    moment = datetime.fromtimestamp(at, _zone(time_zone))
     match window:
         case "day":
             return moment.strftime("%Y-%m-%d")
@@ -145,16 +164,43 @@ def window_id(window: Window, at: float) -> str:
             return "total"
 
 
-def window_start(window: Window, at: float) -> datetime | None:
-    """When the window that a time in Unix seconds falls in began (UTC); None for `total`, which has no beginning."""
-    moment = datetime.fromtimestamp(at, UTC)
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+def window_start(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
+    """When the window that a time in Unix seconds falls in began (in UTC); None for `total`, which has no beginning."""
+    first = _first_day(window, at, time_zone)
+    return None if first is None else _midnight(first, time_zone)
+
+
+def window_end(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
+    """When the next window begins (in UTC); None for `total`, which has no end."""
+    first = _first_day(window, at, time_zone)
+    match window:
+        case _ if first is None:
+            return None
+        case "day":
+            return _midnight(first + timedelta(days=1), time_zone)
+        case "week":
+            return _midnight(first + timedelta(days=7), time_zone)
+        case _:
+            return _midnight((first + timedelta(days=31)).replace(day=1), time_zone)
+
+
+def _first_day(window: Window, at: float, time_zone: str) -> date | None:
+    day = datetime.fromtimestamp(at, _zone(time_zone)).date()
     match window:
         case "day":
-            return midnight
+            return day
         case "week":
-            return midnight - timedelta(days=moment.weekday())
+            return day - timedelta(days=day.weekday())
         case "month":
-            return midnight.replace(day=1)
+            return day.replace(day=1)
         case "total":
             return None
+
+
+def _midnight(day: date, time_zone: str) -> datetime:
+    """The first moment of a day, also where the clock jumps over midnight (the moment of the jump) or strikes it twice."""
+    return datetime.combine(day, time(), _zone(time_zone)).astimezone(UTC)
+
+
+def _zone(name: str) -> tzinfo:
+    return UTC if name == UTC_ZONE else ZoneInfo(name)

@@ -1,16 +1,25 @@
-"""Which ceilings a request is under, budgets and rate limits, worked out once per caller, model and day.
+"""Which ceilings a request is under, budgets and rate limits, worked out once per caller, model and window.
 
 The names of budgets' counters carry their window; a rate limit's bucket knows by itself what time has made of it.
 """
 
-from datetime import UTC, datetime, timedelta
+import math
 from typing import NamedTuple
 
 import msgspec
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
-from ias.contracts.spending import Budget, RateLimit, ReservationClaim, ScopeKind, SpendingPolicy, Window, window_id
+from ias.contracts.spending import (
+    Budget,
+    RateLimit,
+    ReservationClaim,
+    ScopeKind,
+    SpendingPolicy,
+    Window,
+    window_end,
+    window_id,
+)
 from ias.gateway.redis_connection import pack
 from ias.gateway.script_calls import RESTORE, ReserveCall
 
@@ -34,7 +43,7 @@ class AdmissionPlan(NamedTuple):
     claim: bytes
     """For whom reservations are made."""
     valid_until: float
-    """Unix seconds of the next midnight in UTC: every window begins at one."""
+    """Unix seconds at which the first of the budgets' windows or raises ends."""
 
     @classmethod
     def build(cls, policy: SpendingPolicy | None, key: KeyRecord, model: str, now: float) -> "AdmissionPlan":
@@ -46,7 +55,7 @@ class AdmissionPlan(NamedTuple):
             limits = tuple(r for r in policy.rate_limits if _is_in_scope(r.scope_kind, r.scope_id, key, model))
         metrics = {limit.metric for limit in limits}
         is_settled = bool(budgets) or not metrics.isdisjoint(("tokens_per_minute", "concurrency"))
-        counters = tuple(redis_keys.budget_counter(key.org_id, b.id, window_id(b.window, now)) for b in budgets)
+        counters = tuple(_counter(key.org_id, budget, now) for budget in budgets)
         claim = msgspec.json.encode(
             ReservationClaim(
                 project_id=key.project_id,
@@ -67,7 +76,7 @@ class AdmissionPlan(NamedTuple):
                 (
                     str(len(budgets)),
                     "1" if is_settled else "0",
-                    *(argument for budget in budgets for argument in _arguments(budget)),
+                    *(argument for budget in budgets for argument in _arguments(budget, now)),
                     *(argument for limit in limits for argument in (limit.metric, str(limit.limit))),
                 ),
             ),
@@ -75,7 +84,7 @@ class AdmissionPlan(NamedTuple):
             is_settled=is_settled,
             counters=counters,
             claim=claim,
-            valid_until=_next_midnight(now),
+            valid_until=_find_end(budgets, now),
         )
 
 
@@ -86,8 +95,12 @@ def pack_restore(plan: AdmissionPlan, org_id: str, request_id: str, amount_nano_
     return pack("EVALSHA", RESTORE.sha, len(keys), *keys, request_id, amount_nano_usd, lifetime_s, plan.claim, *times)
 
 
-def _arguments(budget: Budget) -> tuple[str, str]:
-    return str(budget.limit_nano_usd) if budget.mode == "hard" else "", str(_TTL_S[budget.window])
+def _counter(org_id: str, budget: Budget, now: float) -> str:
+    return redis_keys.budget_counter(org_id, budget.id, window_id(budget.window, now, budget.time_zone))
+
+
+def _arguments(budget: Budget, now: float) -> tuple[str, str]:
+    return str(budget.limit_at(now)) if budget.mode == "hard" else "", str(_TTL_S[budget.window])
 
 
 def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> bool:
@@ -104,6 +117,7 @@ def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> 
             return scope_id == model
 
 
-def _next_midnight(now: float) -> float:
-    today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (today + timedelta(days=1)).timestamp()
+def _find_end(budgets: tuple[Budget, ...], now: float) -> float:
+    ends = [end.timestamp() for b in budgets if (end := window_end(b.window, now, b.time_zone)) is not None]
+    ends += [one.expires_at for b in budgets for one in b.raises if one.expires_at > now]
+    return min(ends, default=math.inf)

@@ -1,6 +1,6 @@
 """`/billing/v1/budgets`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ias.billing.api.parts import BudgetsPart, CursorsPart
 from ias.billing.api.schemas import ScopeAnswer, ScopeBody, UsdText
+from ias.billing.api.spending_settings import TimeZoneName
 from ias.billing.core.budgets import NewBudget
 from ias.billing.core.counters import Spend
 from ias.billing.store.budgets import Budget
@@ -28,7 +29,10 @@ class BudgetBody(Body):
 
     org_id: UUID
     scope: ScopeBody
-    window: Window = Field(description="Aligned with the calendar in UTC; `total` never ends.")
+    window: Window = Field(description="Aligned with the calendar in its time zone; `total` never ends.")
+    time_zone: TimeZoneName | None = Field(
+        None, description="A name of the IANA database; it never changes. Absent: as the org's spending settings say."
+    )
     limit_usd: UsdText
     mode: Mode
 
@@ -47,9 +51,12 @@ class BudgetAnswer(Answer):
     org_id: UUID
     scope: ScopeAnswer
     window: Window
+    time_zone: str
     limit_usd: str
+    raised_limit_usd: str = Field(description="The limit with the raises that are in force.")
     mode: Mode
     window_id: str | None = Field(description="The current window, e.g. `2026-11`.")
+    window_ends_at: datetime | None = Field(description="When the next window begins; null for `total`.")
     spent_usd: str | None
     reserved_usd: str | None = Field(description="Held for requests that are being served.")
     remaining_usd: str | None = Field(description="What may still be reserved; never below zero.")
@@ -74,6 +81,7 @@ async def create_budget(
             window=body.window,
             limit_usd=body.limit_usd,
             mode=body.mode,
+            time_zone=body.time_zone,
         ),
     )
     return await _answer(budgets, budget)
@@ -93,8 +101,7 @@ async def list_budgets(
     filters = f"budgets\0{org_id}"
     scope = access.in_org(str(org_id))
     rows = await budgets.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    spent = await budgets.read_spend(rows)
-    return cursors.page([_render(row, spend) for row, spend in zip(rows, spent, strict=True)], limit, filters)
+    return cursors.page(await _render_all(budgets, rows), limit, filters)
 
 
 @router.get("/{budget_id}")
@@ -134,18 +141,27 @@ async def delete_budget(
 
 
 async def _answer(budgets: BudgetsPart, budget: Budget) -> BudgetAnswer:
-    return _render(budget, (await budgets.read_spend([budget]))[0])
+    return (await _render_all(budgets, [budget]))[0]
 
 
-def _render(budget: Budget, spend: Spend | None) -> BudgetAnswer:
-    remaining = budget.limit_nano_usd - spend.spent_nano_usd - spend.reserved_nano_usd if spend else 0
+async def _render_all(budgets: BudgetsPart, rows: list[Budget]) -> list[BudgetAnswer]:
+    limits = await budgets.read_limits(rows)
+    spent = await budgets.read_spend(rows)
+    return [_render(row, limits[row.id], spend) for row, spend in zip(rows, spent, strict=True)]
+
+
+def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetAnswer:
+    remaining = limit_nano_usd - spend.spent_nano_usd - spend.reserved_nano_usd if spend else 0
     return BudgetAnswer(
         id=budget.id,
         org_id=budget.org_id,
         scope=ScopeAnswer(kind=budget.scope_kind, id=budget.scope_id),
         window=budget.window,
+        time_zone=budget.time_zone,
         limit_usd=format_usd(budget.limit_nano_usd),
+        raised_limit_usd=format_usd(limit_nano_usd),
         mode=budget.mode,
+        window_ends_at=budget.window_end(datetime.now(UTC)),
         window_id=spend.window_id if spend else None,
         spent_usd=format_usd(spend.spent_nano_usd) if spend else None,
         reserved_usd=format_usd(spend.reserved_nano_usd) if spend else None,

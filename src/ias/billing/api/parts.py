@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ias.billing.core.adjustments import Adjustments
+from ias.billing.core.budget_raises import BudgetRaises
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
@@ -12,6 +13,7 @@ from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.reconciliation import Reconciler
 from ias.billing.core.reratings import Reratings
 from ias.billing.core.spending_settings import SpendingSettingsRules
+from ias.billing.core.statements import Statements
 from ias.kit.cursors import Cursors
 
 
@@ -22,6 +24,11 @@ def _adjustments(request: Request) -> Adjustments:
 
 def _budgets(request: Request) -> Budgets:
     part: Budgets = request.app.state.budgets
+    return part
+
+
+def _budget_raises(request: Request) -> BudgetRaises:
+    part: BudgetRaises = request.app.state.budget_raises
     return part
 
 
@@ -55,12 +62,18 @@ def _reconciler(request: Request) -> Reconciler:
     return part
 
 
+def _statements(request: Request) -> Statements:
+    part: Statements = request.app.state.statements
+    return part
+
+
 def _prices(request: Request) -> Prices:
     part: Prices = request.app.state.prices
     return part
 
 
 AdjustmentsPart = Annotated[Adjustments, Depends(_adjustments)]
+BudgetRaisesPart = Annotated[BudgetRaises, Depends(_budget_raises)]
 BudgetsPart = Annotated[Budgets, Depends(_budgets)]
 CursorsPart = Annotated[Cursors, Depends(_cursors)]
 LedgerPart = Annotated[Ledger, Depends(_ledger)]
@@ -68,4 +81,5 @@ RateLimitsPart = Annotated[RateLimits, Depends(_rate_limits)]
 ReratingsPart = Annotated[Reratings, Depends(_reratings)]
 SpendingSettingsPart = Annotated[SpendingSettingsRules, Depends(_spending_settings)]
 ReconcilerPart = Annotated[Reconciler, Depends(_reconciler)]
+StatementsPart = Annotated[Statements, Depends(_statements)]
 PricesPart = Annotated[Prices, Depends(_prices)]

@@ -11,8 +11,11 @@ from ias.billing.core.amounts import parse_amount
 from ias.billing.core.counters import Counters, Spend
 from ias.billing.core.publishing import Publishing
 from ias.billing.core.scopes import check_scope_id
+from ias.billing.core.spending_settings import check_time_zone
 from ias.billing.store import budgets, published_documents
+from ias.billing.store.budget_raises import list_active_raises
 from ias.billing.store.budgets import Budget
+from ias.billing.store.spending_settings import get_settings
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
@@ -37,6 +40,8 @@ class NewBudget:
     window: Window
     limit_usd: str
     mode: Mode
+    time_zone: str | None
+    """None: as the org's settings say."""
 
 
 class Budgets:
@@ -51,18 +56,22 @@ class Budgets:
         """Add a budget. What its scope spent in the window already counts from the start.
 
         Raises:
-            InvalidError: the limit is not an amount, or the scope's id has not the form of its kind.
+            InvalidError: the limit is not an amount, the scope's id has not the form of its kind, or there is no such time zone.
             ConflictError: the org has as many budgets as an org may have.
         """
         now = datetime.now(UTC)
+        org_id = UUID(scope.org_id)
+        async with self._database.transaction() as connection:
+            settings = await get_settings(connection, org_id)
         budget = Budget(
             id=uuid7(),
-            org_id=UUID(scope.org_id),
+            org_id=org_id,
             scope_kind=new.scope_kind,
             scope_id=check_scope_id(scope, new.scope_kind, new.scope_id),
             window=new.window,
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
+            time_zone=settings.time_zone if new.time_zone is None else check_time_zone(new.time_zone),
             version=1,
             created_at=now,
             updated_at=now,
@@ -133,6 +142,15 @@ class Budgets:
             for budget, spend in zip(listed, spent, strict=True)
         ]
 
+    async def read_limits(self, listed: Sequence[Budget]) -> dict[UUID, int]:
+        """The limit of each budget of one org by now, in nano-USD, with the raises that are in force."""
+        now = datetime.now(UTC)
+        if not listed:
+            return {}
+        async with self._database.transaction() as connection:
+            raises = await list_active_raises(connection, listed[0].org_id, now)
+        return {budget.id: budget.published(raises[budget.id]).limit_at(now.timestamp()) for budget in listed}
+
     async def _store(self, scope: OrgScope, budget: Budget, values: dict[str, object]) -> Budget:
         if scope.org_id != str(budget.org_id):
             raise NotFoundError
@@ -163,6 +181,7 @@ def _describe(budget: Budget) -> dict[str, object]:
         "window": budget.window,
         "limit_usd": format_usd(budget.limit_nano_usd),
         "mode": budget.mode,
+        "time_zone": budget.time_zone,
     }
 
 

@@ -16,7 +16,7 @@ from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Counter, CounterStore, Cut, Reason
 from ias.billing.store.spend import Scope, list_adjusted_orgs, sum_adjustments, sum_usage
 from ias.contracts import redis_keys
-from ias.contracts.spending import Window, window_id, window_start
+from ias.contracts.spending import Window
 from ias.kit.database import Database
 
 POLICY_REACHES_GATEWAYS = timedelta(minutes=1)
@@ -48,7 +48,7 @@ class Counters:
         """What was spent and is reserved in each budget's window."""
         counters = await self._store.read([_key(budget, now) for budget in budgets])
         return [
-            Spend(window_id(budget.window, now.timestamp()), counter.settled, counter.reserved)
+            Spend(budget.window_id(now), counter.settled, counter.reserved)
             for budget, counter in zip(budgets, counters, strict=True)
         ]
 
@@ -56,7 +56,7 @@ class Counters:
         """What a budget's counter will say when it is set up."""
         cut = cut_now("new_budget")
         moment = _moment(cut)
-        return Spend(window_id(budget.window, moment.timestamp()), await self._vouched_for(budget, cut), 0)
+        return Spend(budget.window_id(moment), await self._vouched_for(budget, cut), 0)
 
     async def set_up(self, budget: Budget, cut: Cut) -> None:
         """Give a counter billing's part, unless it has one."""
@@ -82,9 +82,7 @@ class Counters:
         async with self._database.transaction() as connection:
             orgs = await list_adjusted_orgs(connection, {budget.org_id for budget in budgets})
             adjusted = {
-                budget: await sum_adjustments(
-                    connection, _scope(budget), since=window_start(budget.window, now.timestamp())
-                )
+                budget: await sum_adjustments(connection, _scope(budget), since=budget.window_start(now))
                 for budget in budgets
                 if budget.org_id in orgs
             }
@@ -128,7 +126,7 @@ class Counters:
             return await sum_usage(
                 connection,
                 _scope(budget),
-                since=window_start(budget.window, moment.timestamp()),
+                since=budget.window_start(moment),
                 before=moment + POLICY_REACHES_GATEWAYS if is_new else moment,
                 not_held_by=budget.id if is_new else None,
             )
@@ -148,5 +146,4 @@ def _moment(cut: Cut) -> datetime:
 
 
 def _key(budget: Budget, moment: datetime) -> str:
-    window = window_id(budget.window, moment.timestamp())
-    return redis_keys.budget_counter(str(budget.org_id), str(budget.id), window)
+    return redis_keys.budget_counter(str(budget.org_id), str(budget.id), budget.window_id(moment))

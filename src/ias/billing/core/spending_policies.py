@@ -1,12 +1,14 @@
 """Spending policies: all that a gateway has to know of one org, built from what the tables hold."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.billing.store import budgets, prices, published_documents, rate_limits, spending_settings
+from ias.billing.store import budget_raises, budgets, prices, published_documents, rate_limits, spending_settings
+from ias.billing.store.budget_raises import BudgetRaise
 from ias.billing.store.budgets import Budget
 from ias.billing.store.prices import Price, publish_by_model
 from ias.billing.store.rate_limits import RateLimit
@@ -25,6 +27,7 @@ async def build_policy(connection: AsyncConnection, org_id: UUID) -> SpendingPol
     return _assemble(
         version,
         own_budgets=own[::-1],
+        raises=await budget_raises.list_active_raises(connection, org_id, datetime.now(UTC)),
         limits=await rate_limits.list_rate_limits(connection, org_id),
         own_prices=await prices.list_own_prices_since(connection, org_id, datetime.now(UTC) - PAST_PRICES_KEPT),
         settings=await spending_settings.get_settings(connection, org_id),
@@ -34,6 +37,7 @@ async def build_policy(connection: AsyncConnection, org_id: UUID) -> SpendingPol
 async def build_policies(connection: AsyncConnection) -> dict[UUID, SpendingPolicy]:
     """Every org's policy, of those that have one."""
     versions = await published_documents.read_versions(connection)
+    raises = await budget_raises.list_active_raises(connection, None, datetime.now(UTC))
     own_budgets: dict[UUID, list[Budget]] = defaultdict(list)
     for budget in await budgets.list_all_budgets(connection):
         own_budgets[budget.org_id].append(budget)
@@ -49,6 +53,7 @@ async def build_policies(connection: AsyncConnection) -> dict[UUID, SpendingPoli
         org_id: _assemble(
             versions.get(redis_keys.spending_policy(str(org_id)), 0),
             own_budgets=own_budgets[org_id],
+            raises=raises,
             limits=limits[org_id],
             own_prices=own_prices[org_id],
             settings=settings.get(org_id) or SpendingSettings(org_id),
@@ -61,6 +66,7 @@ def _assemble(
     version: int,
     *,
     own_budgets: list[Budget],
+    raises: Mapping[UUID, list[BudgetRaise]],
     limits: list[RateLimit],
     own_prices: list[Price],
     settings: SpendingSettings,
@@ -68,7 +74,9 @@ def _assemble(
     return SpendingPolicy(
         version=version,
         org_id=str(settings.org_id),
-        budgets=tuple(budget.published() for budget in own_budgets if budget.counted_from is not None),
+        budgets=tuple(
+            budget.published(raises.get(budget.id, ())) for budget in own_budgets if budget.counted_from is not None
+        ),
         rate_limits=tuple(limit.published() for limit in limits),
         prices=publish_by_model(own_prices),
         unpriced=settings.unpriced,

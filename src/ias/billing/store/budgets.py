@@ -1,6 +1,6 @@
 """Budgets. A deleted one stays as a row, so that old decisions can still be explained."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ias.billing.store.budget_raises import BudgetRaise
 from ias.billing.store.tables import BUDGETS
 from ias.contracts import spending
 
@@ -24,6 +25,7 @@ class Budget:
     window: spending.Window
     limit_nano_usd: int
     mode: spending.Mode
+    time_zone: str
     version: int
     """Grows with every change of this row."""
     created_at: datetime
@@ -31,7 +33,19 @@ class Budget:
     deleted_at: datetime | None = None
     counted_from: datetime | None = None
 
-    def published(self) -> spending.Budget:
+    def window_id(self, moment: datetime) -> str:
+        """The name of the window that a moment falls in."""
+        return spending.window_id(self.window, moment.timestamp(), self.time_zone)
+
+    def window_start(self, moment: datetime) -> datetime | None:
+        """When that window began; None where it never did."""
+        return spending.window_start(self.window, moment.timestamp(), self.time_zone)
+
+    def window_end(self, moment: datetime) -> datetime | None:
+        """When it will end; None where it never will."""
+        return spending.window_end(self.window, moment.timestamp(), self.time_zone)
+
+    def published(self, raises: Iterable[BudgetRaise] = ()) -> spending.Budget:
         """The form in which gateways know it."""
         return spending.Budget(
             id=str(self.id),
@@ -40,6 +54,8 @@ class Budget:
             window=self.window,
             limit_nano_usd=self.limit_nano_usd,
             mode=self.mode,
+            time_zone=self.time_zone,
+            raises=tuple(one.published() for one in raises),
         )
 
 

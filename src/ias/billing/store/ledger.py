@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -161,6 +161,25 @@ async def list_entries(
     connection: AsyncConnection, wanted: LedgerFilter, *, before: UUID | None = None, limit: int
 ) -> list[LedgerEntry]:
     """Entries, newest first."""
+    query = _select(wanted)
+    if before is not None:
+        query = query.where(LEDGER_ENTRIES.c.id < before)
+    rows = await connection.execute(query.order_by(LEDGER_ENTRIES.c.id.desc()).limit(limit))
+    return [LedgerEntry(**row) for row in rows.mappings()]
+
+
+async def list_entries_after(
+    connection: AsyncConnection, wanted: LedgerFilter, *, after: UUID | None, limit: int
+) -> list[LedgerEntry]:
+    """Entries, oldest first."""
+    query = _select(wanted)
+    if after is not None:
+        query = query.where(LEDGER_ENTRIES.c.id > after)
+    rows = await connection.execute(query.order_by(LEDGER_ENTRIES.c.id).limit(limit))
+    return [LedgerEntry(**row) for row in rows.mappings()]
+
+
+def _select(wanted: LedgerFilter) -> Select[Any]:
     table = LEDGER_ENTRIES
     query = select(*(table.c[name] for name in _NAMES)).where(table.c.org_id == wanted.org_id)
     for name in ("request_id", "project_id", "api_key_id", "user_id", "model", "kind"):
@@ -171,7 +190,4 @@ async def list_entries(
         query = query.where(table.c.id >= uuid_floor(wanted.start))
     if wanted.end is not None:
         query = query.where(table.c.id < uuid_floor(wanted.end))
-    if before is not None:
-        query = query.where(table.c.id < before)
-    rows = await connection.execute(query.order_by(table.c.id.desc()).limit(limit))
-    return [LedgerEntry(**row) for row in rows.mappings()]
+    return query

@@ -75,16 +75,18 @@ async def sum_usage(
     before: datetime,
     not_held_by: UUID | None = None,
 ) -> int:
-    """Nano-USD that a scope's requests cost that were admitted from `since` (a full hour) on and before `before`.
+    """Nano-USD that a scope's requests cost that were admitted from `since` on and before `before`.
 
     With `not_held_by`, recent requests whose decision record names that budget are left out. Older hours come from the projection,
-    less its corrections and credits, the recent ones from the ledger itself; all in one statement, hence as of one moment.
+    less its corrections and credits, the recent ones from the ledger itself, and so does the rest of the hour that `since` is in
+    (some zones' midnights are in the middle of one); all in one statement, hence as of one moment.
     """
     recent = before.replace(minute=0, second=0, microsecond=0) - _RECENT
     recent = max(recent, since) if since else recent
+    full = min(_next_full_hour(since), recent) if since else None
     hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
     old_sum = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(
-        scope.condition(hourly), hourly.c.hour < recent, *([hourly.c.hour >= since] if since else [])
+        scope.condition(hourly), hourly.c.hour < recent, *([hourly.c.hour >= full] if full else [])
     )
     recent_sum = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
         scope.condition(ledger),
@@ -95,9 +97,22 @@ async def sum_usage(
     if not_held_by is not None:
         held = ledger.c.decision["budgets"].contains([str(not_held_by)])
         recent_sum = recent_sum.where(func.coalesce(held, False).is_(False))
-    adjusted = _adjustments(scope, since, recent)
+    adjusted = _adjustments(scope, full, recent)
     total = select(old_sum.scalar_subquery() + recent_sum.scalar_subquery() - adjusted.scalar_subquery())
+    if since is not None and full is not None and since < full:
+        first_sum = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+            scope.condition(ledger),
+            ledger.c.kind == "usage",
+            ledger.c.id >= uuid_floor(since),
+            ledger.c.id < uuid_floor(full),
+        )
+        total = select(total.scalar_subquery() + first_sum.scalar_subquery())
     return int(await connection.scalar(total) or 0)
+
+
+def _next_full_hour(moment: datetime) -> datetime:
+    full = moment.replace(minute=0, second=0, microsecond=0)
+    return full if full == moment else full + timedelta(hours=1)
 
 
 async def sum_adjustments(connection: AsyncConnection, scope: Scope, *, since: datetime | None) -> int:

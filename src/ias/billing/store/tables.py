@@ -50,6 +50,7 @@ BUDGETS = Table(
     Column("window", Text, nullable=False),
     Column("limit_nano_usd", BigInteger, nullable=False),
     Column("mode", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
@@ -57,6 +58,20 @@ BUDGETS = Table(
     Column("counted_from", DateTime(timezone=True)),
 )
 """`counted_from`: when its counter in Redis was first set up; null until then, and not enforced so long."""
+
+BUDGET_RAISES = Table(
+    "budget_raises",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("budget_id", Uuid, nullable=False),
+    Column("amount_nano_usd", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+)
 
 RATE_LIMITS = Table(
     "rate_limits",

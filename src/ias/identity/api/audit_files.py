@@ -4,20 +4,16 @@ NDJSON: lines `{"checkpoint": "<JWS>"}` first, then lines `{"entry": {…}}` in 
 hash was made of. CSV: a row for each entry, `before` and `after` as JSON.
 """
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ias.identity.core.audit_log import render_entry
 from ias.identity.store.audit_log import AuditEntry
+from ias.kit.csv_rows import guard_text, render_rows
 
 Format = Literal["ndjson", "csv"]
 MEDIA_TYPES: Mapping[Format, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes a spreadsheet take a cell for a formula (OWASP, CSV injection); the last four are full-width forms."""
 
 
 async def write_ndjson(checkpoints: Sequence[str], batches: AsyncIterator[list[AuditEntry]]) -> AsyncIterator[str]:
@@ -30,19 +26,13 @@ async def write_ndjson(checkpoints: Sequence[str], batches: AsyncIterator[list[A
 async def write_csv(batches: AsyncIterator[list[AuditEntry]]) -> AsyncIterator[str]:
     """Rows for a spreadsheet, some at a time."""
     names = list(AuditEntry.__dataclass_fields__)
-    yield _rows([names])
+    yield render_rows([names])
     async for batch in batches:
-        yield _rows([[_cell(entry[name]) for name in names] for entry in map(render_entry, batch)])
+        yield render_rows([[_cell(entry[name]) for name in names] for entry in map(render_entry, batch)])
 
 
 def _line(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _rows(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
 
 
 def _cell(value: Any) -> str:
@@ -50,4 +40,4 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return guard_text(text)
