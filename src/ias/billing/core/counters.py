@@ -96,7 +96,7 @@ class Counters:
 
     async def bound_settled(self, budget: Budget, at: datetime, *, uncertainty: timedelta) -> tuple[int, int]:
         """What the ledger says now that the counter had to say at a moment: least and most, for requests that ended just then."""
-        since = window_start(budget.window, at.timestamp())
+        since = budget.window_start(at)
         async with self._database.transaction() as connection:
             sums = [
                 await sum_window(connection, _scope(budget), since=since, counted_until=until)
