@@ -26,7 +26,7 @@ async def mailbox() -> AsyncIterator[Mailbox]:
 
 @pytest.fixture
 async def identity(database_url: str, redis_url: str, mailbox: Mailbox) -> AsyncIterator[Identity]:
-    async with running(settings_for(database_url, redis_url, identity_smtp_url=mailbox.url)) as service:
+    async with running(settings_for(database_url, redis_url, smtp_url=mailbox.url)) as service:
         yield service
 
 

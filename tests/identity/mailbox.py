@@ -23,7 +23,7 @@ class Mailbox:
 
     @property
     def url(self) -> str:
-        """For `IAS_IDENTITY_SMTP_URL`."""
+        """For `IAS_SMTP_URL`."""
         return f"smtp://127.0.0.1:{self.port}"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: ARG002, N802  # aiosmtpd calls it

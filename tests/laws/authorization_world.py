@@ -185,6 +185,11 @@ async def _populate_others(world: World) -> None:
     answer = await world.call("billing", request, token)
     assert answer.status_code == 201, answer.text
     world.ids["raise_id"] = answer.json()["id"]
+    channel = {"org_id": world.org_id, "kind": "email", "target": "finance@example.com"}
+    request = {"method": "POST", "url": "/billing/v1/alert-channels", "json": channel}
+    answer = await world.call("billing", request, token)
+    assert answer.status_code == 201, answer.text
+    world.ids["channel_id"] = answer.json()["id"]
     world.ids["plan_id"] = await _insert_plan(world)
     world.ids["request_id"] = await _serve_a_request(world)
 

@@ -2,10 +2,11 @@
 
 from pydantic import Field, SecretStr
 
+from ias.kit.mail import MailSettings
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
 
-class BillingSettings(BusSettings, ServiceSettings):
+class BillingSettings(BusSettings, MailSettings, ServiceSettings):
     """Settings of billing, beside those of every service."""
 
     billing_database_url: DatabaseUrl = Field(
@@ -23,6 +24,15 @@ class BillingSettings(BusSettings, ServiceSettings):
         3600.0,
         gt=0,
         description="How often the ledger is compared with its projections, with analytics and with Redis.",
+    )
+    billing_alert_interval_s: float = Field(
+        1.0, gt=0, le=60, description="How often alerts that are to be told are looked for."
+    )
+    billing_webhook_allow_loopback: bool = Field(
+        False, description="Whether alerts may be posted to this very machine (127.0.0.0/8, ::1, localhost)."
+    )
+    billing_webhook_allow_private_networks: bool = Field(
+        False, description="Whether alerts may be posted into private networks (10.0.0.0/8, fc00::/7, …)."
     )
     analytics_url: str = Field(
         "http://127.0.0.1:8004", description="Base URL of analytics, whose sums billing compares with its ledger."

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from ias.billing.api import adjustments as adjustments_api
+from ias.billing.api import alerts as alerts_api
 from ias.billing.api import budget_raises as budget_raises_api
 from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
@@ -20,6 +21,9 @@ from ias.billing.api import reratings as reratings_api
 from ias.billing.api import spending_settings as spending_settings_api
 from ias.billing.api import statements as statements_api
 from ias.billing.core.adjustments import Adjustments
+from ias.billing.core.alert_channels import AlertChannels
+from ias.billing.core.alert_deliveries import AlertDeliveries
+from ias.billing.core.alerts import Alerts
 from ias.billing.core.analytics_client import AnalyticsClient
 from ias.billing.core.booking import Booking
 from ias.billing.core.budget_raises import BudgetRaises
@@ -38,6 +42,7 @@ from ias.billing.core.statements import Statements
 from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
+from ias.billing.workers.alert_deliveries import keep_delivering
 from ias.billing.workers.timers import Timers
 from ias.billing.workers.usage_consumer import GROUP, UsageConsumer
 from ias.contracts.events import USAGE_TOPIC
@@ -45,15 +50,21 @@ from ias.kit.audit_trail import audit_trail
 from ias.kit.bus import count_waiting
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
+from ias.kit.egress import EgressPolicy, system_resolver
+from ias.kit.guarded_http import GuardedTransport
+from ias.kit.mail import build_mailer
 from ias.kit.redis_documents import RedisDocuments, open_redis
 from ias.kit.revocations import Revocations
-from ias.kit.sealing import decode_secret_key
+from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, ServiceTokens, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
 
 _IDENTITY_TIMEOUT_S = 5.0
 _TIMERS_STOP_TIMEOUT_S = 15.0
+_RESOLVE_TIMEOUT_S = 3.0
+_ANSWER_BYTES_MAX = 65_536
+"""Of a webhook. Nobody reads it."""
 _RECONCILE_PAUSE_S = 3.0
 """Records reach the ledger within it, as a rule."""
 _CLOCKS_DIFFER = timedelta(seconds=2)
@@ -91,10 +102,27 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             spending_settings_api.router,
             reconciliations_api.router,
             statements_api.router,
+            alerts_api.router,
         ],
         lifespan=lifespan,
         settings=settings,
     )
+
+
+def _open_alerts(
+    app: FastAPI, stack: contextlib.AsyncExitStack, settings: BillingSettings, database: Database
+) -> AlertDeliveries:
+    """What tells alerts; where they are told goes into the app."""
+    sealer = Sealer(decode_secret_key(settings.secret_key.get_secret_value()), "alert channels")
+    egress = EgressPolicy(
+        allow_loopback=settings.billing_webhook_allow_loopback,
+        allow_private_networks=settings.billing_webhook_allow_private_networks,
+        resolve=system_resolver(_RESOLVE_TIMEOUT_S),
+    )
+    app.state.alert_channels = AlertChannels(database, egress, sealer)
+    transport = GuardedTransport(egress, answer_bytes_max=_ANSWER_BYTES_MAX)
+    stack.push_async_callback(transport.aclose)
+    return AlertDeliveries(database, transport, build_mailer(settings), sealer)
 
 
 def assemble_consumer(settings: BillingSettings) -> UsageConsumer:
@@ -136,6 +164,8 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         app.state.budget_raises = BudgetRaises(database, publishing)
         app.state.adjustments = Adjustments(database, counters)
         app.state.rate_limits = RateLimits(database, publishing)
+        alerts = app.state.alerts = Alerts(database, counters)
+        deliveries = _open_alerts(app, stack, settings, database)
         app.state.reratings = Reratings(database, app.state.adjustments)
         app.state.spending_settings = SpendingSettingsRules(database, publishing)
         app.state.statements = Statements(database)
@@ -171,6 +201,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             publishing,
             counters,
             ExpiredReservations(database, ReservationStore(redis)),
+            alerts=alerts,
             reconciler=reconciler,
             heal_interval_s=settings.billing_heal_interval_s,
             reconcile_interval_s=settings.billing_reconcile_interval_s,
@@ -178,7 +209,9 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         )
         await stack.enter_async_context(audit_trail(app, "billing", database, settings, bus_url))
         stop = asyncio.Event()
-        running = asyncio.create_task(timers.run(stop), name="billing timers")
+        running = asyncio.gather(
+            timers.run(stop), keep_delivering(deliveries, stop, interval_s=settings.billing_alert_interval_s)
+        )
         try:
             yield
         finally:

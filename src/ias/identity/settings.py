@@ -5,13 +5,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from ias.identity.core.mails import check_smtp_url
+from ias.kit.mail import MailSettings
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
-
-
-def _check_smtp_url(secret: SecretStr) -> SecretStr:
-    check_smtp_url(secret.get_secret_value())
-    return secret
 
 
 def _check_public_url(url: str) -> str:
@@ -21,11 +16,10 @@ def _check_public_url(url: str) -> str:
     return url.rstrip("/")
 
 
-SmtpUrl = Annotated[SecretStr, AfterValidator(_check_smtp_url)]
 HttpUrlText = Annotated[str, AfterValidator(_check_public_url)]
 
 
-class IdentitySettings(ServiceSettings):
+class IdentitySettings(MailSettings, ServiceSettings):
     """Settings of identity, on top of those of every service."""
 
     identity_database_url: DatabaseUrl = Field(
@@ -61,13 +55,6 @@ class IdentitySettings(ServiceSettings):
         "http://127.0.0.1:8080",
         description="Where people reach the platform in their browsers: what links in e-mails begin with.",
     )
-    identity_smtp_url: SmtpUrl | None = Field(
-        None,
-        description="Mail server: `smtp+starttls://user:password@host:587`, `smtps://…` or, unencrypted, `smtp://…`; unset sends"
-        " no e-mail and says so in the log.",
-    )
-    identity_mail_from: str = Field("IAS <ias@localhost>", description="Whom e-mails come from.")
-    identity_mail_timeout_s: float = Field(20.0, gt=0, le=60, description="Deadline of sending one e-mail.")
     identity_mail_interval_s: float = Field(1.0, gt=0, le=60, description="How often e-mails to send are looked for.")
     identity_mail_to_log: bool = Field(
         False,

@@ -41,7 +41,7 @@ from ias.identity.core.invitations import Invitations
 from ias.identity.core.last_used import LastUsed
 from ias.identity.core.leak_reports import LeakReports
 from ias.identity.core.link_tokens import LinkTokens
-from ias.identity.core.mails import LogMailer, Mailer, Mails, SmtpMailer
+from ias.identity.core.mails import Mails
 from ias.identity.core.members import Members
 from ias.identity.core.oidc import OidcClient
 from ias.identity.core.oidc_sign_ins import OidcSignIns
@@ -77,6 +77,7 @@ from ias.kit.database import Database
 from ias.kit.denials import Denials
 from ias.kit.egress import EgressPolicy, system_resolver
 from ias.kit.guarded_http import GuardedTransport
+from ias.kit.mail import build_mailer
 from ias.kit.redis_documents import open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -229,7 +230,9 @@ def build_parts(
     tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
     told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
     sessions = Sessions(database, tokens, told, lifetime=timedelta(days=settings.identity_session_days))
-    mails = Mails(database, _build_mailer(settings), Sealer(secret_key, "identity mails"))
+    mails = Mails(
+        database, build_mailer(settings, show_text=settings.identity_mail_to_log), Sealer(secret_key, "identity mails")
+    )
     attempts = SignInAttempts(database)
     password_changes = PasswordChanges(
         database,
@@ -337,16 +340,6 @@ def _build_oidc_sign_ins(
         attempts=attempts,
         tokens=LinkTokens(secret_key, "oidc states", prefix="ias-oidc-"),
         sealer=Sealer(secret_key, "identity oidc sign-ins"),
-    )
-
-
-def _build_mailer(settings: IdentitySettings) -> Mailer:
-    if settings.identity_smtp_url is None:
-        return LogMailer(show_text=settings.identity_mail_to_log)
-    return SmtpMailer(
-        settings.identity_smtp_url.get_secret_value(),
-        sender=settings.identity_mail_from,
-        timeout_s=settings.identity_mail_timeout_s,
     )
 
 

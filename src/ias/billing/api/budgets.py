@@ -24,6 +24,15 @@ from ias.kit.web import Answer, Body
 router = Router(prefix="/billing/v1/budgets", tags=["budgets"])
 
 
+AlertPercents = Annotated[
+    list[Annotated[int, Field(ge=1, le=1000)]],
+    Field(
+        max_length=10,
+        description="Shares of the limit at which the org's alert channels are told, once in a window each.",
+    ),
+]
+
+
 class BudgetBody(Body):
     """A ceiling on what a scope may spend in a window. `hard` refuses what would exceed it; `soft` only counts."""
 
@@ -35,6 +44,7 @@ class BudgetBody(Body):
     )
     limit_usd: UsdText
     mode: Mode
+    alert_percents: AlertPercents = Field(default_factory=list)
 
 
 class BudgetChange(Body):
@@ -42,6 +52,7 @@ class BudgetChange(Body):
 
     limit_usd: UsdText | None = None
     mode: Mode | None = None
+    alert_percents: AlertPercents | None = None
 
 
 class BudgetAnswer(Answer):
@@ -55,6 +66,7 @@ class BudgetAnswer(Answer):
     limit_usd: str
     raised_limit_usd: str = Field(description="The limit with the raises that are in force.")
     mode: Mode
+    alert_percents: list[int]
     window_id: str | None = Field(description="The current window, e.g. `2026-11`.")
     window_ends_at: datetime | None = Field(description="When the next window begins; null for `total`.")
     spent_usd: str | None
@@ -82,6 +94,7 @@ async def create_budget(
             limit_usd=body.limit_usd,
             mode=body.mode,
             time_zone=body.time_zone,
+            alert_percents=body.alert_percents,
         ),
     )
     return await _answer(budgets, budget)
@@ -126,7 +139,8 @@ async def change_budget(
     """Change a budget's limit or mode. What was spent stays counted."""
     budget = await budgets.get(budget_id)
     scope = access.in_org(str(budget.org_id))
-    return await _answer(budgets, await budgets.change(scope, budget, limit_usd=body.limit_usd, mode=body.mode))
+    changed = await budgets.change(scope, budget, **body.model_dump())
+    return await _answer(budgets, changed)
 
 
 @router.delete("/{budget_id}", status_code=204)
@@ -161,6 +175,7 @@ def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetA
         limit_usd=format_usd(budget.limit_nano_usd),
         raised_limit_usd=format_usd(limit_nano_usd),
         mode=budget.mode,
+        alert_percents=list(budget.alert_percents),
         window_ends_at=budget.window_end(datetime.now(UTC)),
         window_id=spend.window_id if spend else None,
         spent_usd=format_usd(spend.spent_nano_usd) if spend else None,

@@ -5,6 +5,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ias.billing.core.adjustments import Adjustments
+from ias.billing.core.alert_channels import AlertChannels
+from ias.billing.core.alerts import Alerts
 from ias.billing.core.budget_raises import BudgetRaises
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.ledger import Ledger
@@ -19,6 +21,16 @@ from ias.kit.cursors import Cursors
 
 def _adjustments(request: Request) -> Adjustments:
     part: Adjustments = request.app.state.adjustments
+    return part
+
+
+def _alert_channels(request: Request) -> AlertChannels:
+    part: AlertChannels = request.app.state.alert_channels
+    return part
+
+
+def _alerts(request: Request) -> Alerts:
+    part: Alerts = request.app.state.alerts
     return part
 
 
@@ -73,6 +85,8 @@ def _prices(request: Request) -> Prices:
 
 
 AdjustmentsPart = Annotated[Adjustments, Depends(_adjustments)]
+AlertChannelsPart = Annotated[AlertChannels, Depends(_alert_channels)]
+AlertsPart = Annotated[Alerts, Depends(_alerts)]
 BudgetRaisesPart = Annotated[BudgetRaises, Depends(_budget_raises)]
 BudgetsPart = Annotated[Budgets, Depends(_budgets)]
 CursorsPart = Annotated[Cursors, Depends(_cursors)]

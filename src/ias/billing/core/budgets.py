@@ -42,6 +42,7 @@ class NewBudget:
     mode: Mode
     time_zone: str | None
     """None: as the org's settings say."""
+    alert_percents: Sequence[int] = ()
 
 
 class Budgets:
@@ -72,6 +73,7 @@ class Budgets:
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
             time_zone=settings.time_zone if new.time_zone is None else check_time_zone(new.time_zone),
+            alert_percents=tuple(sorted(set(new.alert_percents))),
             version=1,
             created_at=now,
             updated_at=now,
@@ -103,8 +105,16 @@ class Budgets:
         async with self._database.transaction() as connection:
             return await budgets.list_budgets(connection, UUID(scope.org_id), before=before, limit=limit)
 
-    async def change(self, scope: OrgScope, budget: Budget, *, limit_usd: str | None, mode: Mode | None) -> Budget:
-        """Change the limit or the mode; what was spent stays counted.
+    async def change(
+        self,
+        scope: OrgScope,
+        budget: Budget,
+        *,
+        limit_usd: str | None,
+        mode: Mode | None,
+        alert_percents: Sequence[int] | None,
+    ) -> Budget:
+        """Change the limit, the mode or the thresholds; what was spent stays counted.
 
         Raises:
             InvalidError: the limit is not an amount.
@@ -116,6 +126,8 @@ class Budgets:
             values["limit_nano_usd"] = parse_amount(limit_usd, "/limit_usd")
         if mode is not None:
             values["mode"] = mode
+        if alert_percents is not None:
+            values["alert_percents"] = tuple(sorted(set(alert_percents)))
         return await self._store(scope, budget, values)
 
     async def delete(self, scope: OrgScope, budget: Budget) -> None:
@@ -182,6 +194,7 @@ def _describe(budget: Budget) -> dict[str, object]:
         "limit_usd": format_usd(budget.limit_nano_usd),
         "mode": budget.mode,
         "time_zone": budget.time_zone,
+        "alert_percents": list(budget.alert_percents),
     }
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import RowMapping, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.budget_raises import BudgetRaise
@@ -26,6 +26,8 @@ class Budget:
     limit_nano_usd: int
     mode: spending.Mode
     time_zone: str
+    alert_percents: tuple[int, ...]
+    """At which shares of the limit somebody is told."""
     version: int
     """Grows with every change of this row."""
     created_at: datetime
@@ -59,6 +61,10 @@ class Budget:
         )
 
 
+def _budget(row: RowMapping) -> Budget:
+    return Budget(**{**row, "alert_percents": tuple(row["alert_percents"])})
+
+
 async def insert_budget(connection: AsyncConnection, budget: Budget) -> None:
     """Add a budget."""
     await connection.execute(insert(BUDGETS).values(asdict(budget)))
@@ -74,7 +80,12 @@ async def find_budget(connection: AsyncConnection, budget_id: UUID) -> Budget | 
     """A budget that was not deleted."""
     query = select(BUDGETS).where(BUDGETS.c.id == budget_id, BUDGETS.c.deleted_at.is_(None))
     row = (await connection.execute(query)).mappings().one_or_none()
-    return Budget(**row) if row else None
+    return _budget(row) if row else None
+
+
+async def get_budget_ever(connection: AsyncConnection, budget_id: UUID) -> Budget:
+    """A budget that there is or was."""
+    return _budget((await connection.execute(select(BUDGETS).where(BUDGETS.c.id == budget_id))).mappings().one())
 
 
 async def list_budgets(
@@ -85,7 +96,7 @@ async def list_budgets(
     if before is not None:
         query = query.where(BUDGETS.c.id < before)
     rows = await connection.execute(query.order_by(BUDGETS.c.id.desc()).limit(limit))
-    return [Budget(**row) for row in rows.mappings()]
+    return [_budget(row) for row in rows.mappings()]
 
 
 async def list_all_budgets(
@@ -95,7 +106,18 @@ async def list_all_budgets(
     query = select(BUDGETS).where(BUDGETS.c.deleted_at.is_(None)).order_by(BUDGETS.c.id).limit(limit)
     if after is not None:
         query = query.where(BUDGETS.c.id > after)
-    return [Budget(**row) for row in (await connection.execute(query)).mappings()]
+    return [_budget(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def list_alerting_budgets(connection: AsyncConnection, *, after: UUID | None, limit: int) -> list[Budget]:
+    """Every org's budgets that somebody is to be told of, in the order they were made, those whose counters are set up."""
+    table = BUDGETS
+    query = select(table).where(
+        table.c.deleted_at.is_(None), table.c.alert_percents != [], table.c.counted_from.is_not(None)
+    )
+    if after is not None:
+        query = query.where(table.c.id > after)
+    return [_budget(row) for row in (await connection.execute(query.order_by(table.c.id).limit(limit))).mappings()]
 
 
 async def list_orgs_with_uncounted_budgets(connection: AsyncConnection) -> list[UUID]:
@@ -112,7 +134,7 @@ async def change_budget(connection: AsyncConnection, budget: Budget, **values: A
         .values(**values, version=BUDGETS.c.version + 1, updated_at=func.now())
         .returning(*BUDGETS.c)
     )
-    return Budget(**(await connection.execute(change)).mappings().one())
+    return _budget((await connection.execute(change)).mappings().one())
 
 
 async def mark_counted(connection: AsyncConnection, budget_ids: Collection[UUID], moment: datetime) -> None:

@@ -4,7 +4,7 @@ Money is nano-USD in `bigint`. An entry's time, for budgets and balances, is the
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ias.kit.idempotency import idempotency_keys_table
 from ias.kit.outbox import outbox_table
@@ -51,6 +51,7 @@ BUDGETS = Table(
     Column("limit_nano_usd", BigInteger, nullable=False),
     Column("mode", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
+    Column("alert_percents", ARRAY(Integer), nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
@@ -71,6 +72,52 @@ BUDGET_RAISES = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("created_by", Text, nullable=False),
     Column("revoked_at", DateTime(timezone=True)),
+)
+
+ALERT_CHANNELS = Table(
+    "alert_channels",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("sealed_secret", Text),
+    Column("sealed_old_secret", Text),
+    Column("old_secret_until", DateTime(timezone=True)),
+    Column("version", Integer, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("deleted_at", DateTime(timezone=True)),
+)
+"""Where an org is told of alerts. `target` is a URL or an address."""
+
+ALERTS = Table(
+    "alerts",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("budget_id", Uuid, nullable=False),
+    Column("window_id", Text, nullable=False),
+    Column("percent", Integer, nullable=False),
+    Column("limit_nano_usd", BigInteger, nullable=False),
+    Column("spent_nano_usd", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+"""`(budget_id, window_id, percent)` is unique: a threshold is reached once in a window."""
+
+ALERT_DELIVERIES = Table(
+    "alert_deliveries",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("alert_id", Uuid, nullable=False),
+    Column("channel_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", DateTime(timezone=True), nullable=False),
+    Column("last_answer", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("delivered_at", DateTime(timezone=True)),
 )
 
 RATE_LIMITS = Table(

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from ias.billing.core.alerts import Alerts
 from ias.billing.core.counters import Counters
 from ias.billing.core.expired_reservations import ExpiredReservations
 from ias.billing.core.publishing import Publishing
@@ -62,6 +63,7 @@ class TimerMetrics:
             "Reservations booked because their gateway died.",
             registry=registry,
         )
+        self.alerts = Counter("ias_billing_alerts", "Thresholds that budgets reached.", registry=registry)
         self.differences = Gauge(
             "ias_billing_reconciliation_differences",
             "Differences that the last reconciliation found, by what was compared with the ledger.",
@@ -87,6 +89,7 @@ class Timers:
         counters: Counters,
         expired_reservations: ExpiredReservations,
         *,
+        alerts: Alerts,
         reconciler: Reconciler,
         heal_interval_s: float,
         reconcile_interval_s: float,
@@ -97,6 +100,7 @@ class Timers:
         self._publishing = publishing
         self._counters = counters
         self._expired_reservations = expired_reservations
+        self._alerts = alerts
         self._reconciler = reconciler
         self._heal_interval_s = heal_interval_s
         self._reconcile_interval_s = reconcile_interval_s
@@ -128,7 +132,7 @@ class Timers:
         await self._repeat("reconcile", _RECONCILE_LOCK, interval_s, self.reconcile, stop)
 
     async def heal(self) -> None:
-        """Make the counters ready, publish what changed, add what was booked late, book what expired."""
+        """Make the counters ready, publish what changed, add what was booked late, book what expired, raise alerts."""
         if await self._readiness.ensure():
             self._metrics.rebuilds.inc()
         now_ms = time.time_ns() // 1_000_000
@@ -138,6 +142,7 @@ class Timers:
             await self._publishing.publish_everything()
         await self._bring_counters_up_to_date()
         self._metrics.expired_reservations.inc(await self._expired_reservations.book_some())
+        self._metrics.alerts.inc(await self._alerts.raise_all())
         self._turn += 1
 
     async def create_partitions(self) -> None:

@@ -19,7 +19,7 @@ from ias.identity.core import users
 from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
-from ias.identity.core.mails import Mail, Mails, on_one_line
+from ias.identity.core.mails import Mails
 from ias.identity.core.members import lock_org, require_power
 from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
@@ -33,6 +33,7 @@ from ias.identity.store.orgs import Org
 from ias.identity.store.users import User
 from ias.kit.access import Access
 from ias.kit.database import Database
+from ias.kit.mail import Mail, on_one_line
 from ias.kit.problems import ConflictError, ForbiddenError, NotFoundError, TooManyRequestsError
 from ias.kit.tokens import Claims
 from ias.kit.writes import check_version

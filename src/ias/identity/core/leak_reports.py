@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.api_keys import digest_key, has_valid_checksum
 from ias.identity.core.audit_log import Cause, Change, Origin, append
-from ias.identity.core.mails import Mail, Mails, on_one_line
+from ias.identity.core.mails import Mails
 from ias.identity.core.redis_records import RedisRecords
 from ias.identity.store import api_keys as store
 from ias.identity.store import members as member_store
@@ -19,6 +19,7 @@ from ias.identity.store import users as user_store
 from ias.identity.store.api_keys import ApiKey
 from ias.kit.access import OrgScope
 from ias.kit.database import Database
+from ias.kit.mail import Mail, on_one_line
 from ias.kit.tokens import Claims
 
 log = structlog.get_logger("ias.identity.leak_reports")

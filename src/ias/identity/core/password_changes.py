@@ -12,7 +12,7 @@ from ias.contracts.ids import uuid7
 from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import Cause, Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
-from ias.identity.core.mails import Mail, Mails
+from ias.identity.core.mails import Mails
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.core.sign_in_attempts import SignInAttempts, email_counter, reset_counter
@@ -23,6 +23,7 @@ from ias.identity.store import sign_in_challenges as challenge_store
 from ias.identity.store import users as user_store
 from ias.identity.store.users import User
 from ias.kit.database import Database
+from ias.kit.mail import Mail
 from ias.kit.problems import ForbiddenError, InvalidError, NotFoundError, UnauthenticatedError
 from ias.kit.tokens import Claims
 
