@@ -5,7 +5,7 @@ from typing import IO
 
 import click
 
-from ias.cli.billing_api import BillingApi, billing_options
+from ias.cli.management_api import ManagementApi, management_options
 from ias.cli.output_files import open_output
 
 
@@ -26,7 +26,7 @@ def statements() -> None:
     help="What a line is for, repeatable.  [default: project and model]",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: stdout]")
-@billing_options
+@management_options("billing")
 def export(
     *,
     org: str,
@@ -41,7 +41,7 @@ def export(
     """Write a period's statement as CSV. A file that could not be completed is removed again."""
     told = {"org_id": org, "month": month, "start": start, "end": end, "by": ",".join(by) or None}
     parameters = {name: value for name, value in told.items() if value is not None}
-    api = BillingApi(url, token_file)
+    api = ManagementApi(url, token_file)
     with open_output(output) as target:
         for part in api.stream("/billing/v1/statements/export", parameters):
             target.write(part)
