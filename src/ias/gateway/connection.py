@@ -307,6 +307,11 @@ class ServerConnection:
             if self._has_eof:
                 self._pipeline.abandon(exchange)
 
+    def end_if_run_out(self) -> None:
+        """End an answer that used up what was reserved for it. Told now and then by the worker's clock."""
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.end_if_run_out()
+
     def _resume_exchange(self) -> None:
         if self._exchange is not None:
             self._exchange.resume()

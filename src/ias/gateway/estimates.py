@@ -54,7 +54,7 @@ def estimate_stream(
             events -= exchange.choices
         endings = sum(1 for line in _finish_lines(last) if _carries_nothing(line))
         events -= exchange.choices if ended and endings else endings
-    return TokenCounts(_estimate_input(exchange), 0, _bounded(exchange, events), estimated=True)
+    return TokenCounts(estimate_input(exchange), 0, _bounded(exchange, events), estimated=True)
 
 
 def estimate_answer(exchange: Exchange, body: bytes | bytearray) -> TokenCounts:
@@ -64,7 +64,7 @@ def estimate_answer(exchange: Exchange, body: bytes | bytearray) -> TokenCounts:
         choices = _read_choices(body)
         size = len(body) if choices is None else sum(choice.size() for choice in choices)
         output = _bounded(exchange, -(-size // _BYTES_PER_TOKEN))
-    return TokenCounts(_estimate_input(exchange), 0, output, estimated=True)
+    return TokenCounts(estimate_input(exchange), 0, output, estimated=True)
 
 
 def estimate_abandoned(exchange: Exchange, answer_bytes: int) -> TokenCounts:
@@ -73,10 +73,11 @@ def estimate_abandoned(exchange: Exchange, answer_bytes: int) -> TokenCounts:
     Nobody knows how far the engine had come. What it made and nobody read is not guessed at.
     """
     output = _bounded(exchange, -(-answer_bytes // _BYTES_PER_TOKEN)) if exchange.endpoint.output_limits else 0
-    return TokenCounts(_estimate_input(exchange), 0, output, estimated=True)
+    return TokenCounts(estimate_input(exchange), 0, output, estimated=True)
 
 
-def _estimate_input(exchange: Exchange) -> int:
+def estimate_input(exchange: Exchange) -> int:
+    """Tokens of a request's body."""
     return max(1, min(len(exchange.request.body) // _BYTES_PER_TOKEN, bound_input_tokens(exchange)))
 
 

@@ -181,6 +181,12 @@ class EventStream:
         event = error_event(error, self._last_event) if self._named_events else Event(None, error)
         return self._frame(format_event(event)) + self._end()
 
+    def end_with_events(self, events: list[bytes]) -> bytes:
+        """Some last events of our own, as their JSON, and the stream's end."""
+        if self.done:
+            return b""
+        return b"".join(self._frame(format_event(Event(None, event))) for event in events) + self._end()
+
     # -------------------------------------------------------------- the quick way
 
     def _plain_length(self, data: bytes) -> int:

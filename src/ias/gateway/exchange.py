@@ -183,6 +183,8 @@ class Exchange:
     relay: "Relay | None" = None
     usage: "TokenCounts | None" = None
     outcome: Outcome = "failed"
+    was_cut_off: bool = False
+    """Whether it used up what was reserved for it (see `run_out`)."""
     was_served: bool = False
     """Whether a backend has begun to answer with success, or was at work when the client left: tokens are billed."""
     # the answer

@@ -65,6 +65,7 @@ HELP = {
     "ias_gateway_redis_failures_total": "Commands that Redis refused.",
     "ias_gateway_redis_losses_total": "Times the connection to Redis was lost.",
     "ias_gateway_reservations_exceeded_total": "Requests that cost more than was reserved for them.",
+    "ias_gateway_streams_cut_off_total": "Streams that were ended because they used up what was reserved for them.",
     "ias_gateway_upstream_retries_total": "Requests that were sent to another backend.",
     "ias_gateway_backend_wakes_total": "Calls to sleeping backends to wake up.",
     "ias_gateway_usage_records_total": "Usage records written to the spool.",
@@ -115,6 +116,7 @@ class Metrics:
         self.internal_errors = 0
         self.redis_failures = 0
         self.reservations_exceeded = 0
+        self.streams_cut_off = 0
         self.upstream_retries = 0
         self._tallies: dict[tuple[str, str, int], Tally] = {}
         self._refusals: defaultdict[str, int] = defaultdict(int)
@@ -181,6 +183,7 @@ class Metrics:
                 "ias_gateway_internal_errors_total": {"": self.internal_errors},
                 "ias_gateway_redis_failures_total": {"": self.redis_failures},
                 "ias_gateway_reservations_exceeded_total": {"": self.reservations_exceeded},
+                "ias_gateway_streams_cut_off_total": {"": self.streams_cut_off},
                 "ias_gateway_upstream_retries_total": {"": self.upstream_retries},
             },
             gauges={"ias_gateway_in_flight": self.in_flight},

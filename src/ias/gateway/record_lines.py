@@ -106,6 +106,8 @@ class RecordLines:
             more += f',"output_tokens_max":{exchange.output_tokens_max}'
         if exchange.ask is not None:
             more += _routing(exchange)
+        if exchange.was_cut_off:
+            more += ',"cut_off":true'
         if exchange.attempts:
             more += f',"attempts":{_text(exchange.attempts)}'
         return f"{self._budgets}{more}}}"

@@ -28,6 +28,7 @@ from ias.gateway.route import make_ask, note_wait, take_place
 from ias.gateway.routers import backend_lines
 from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
+from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
 from ias.gateway.usage import NoJsonObjectError, read_answer_usage
 
@@ -277,6 +278,23 @@ class Relay:
         self._stream_out(stream.end_with_error(encode_error(message, kind="server_error", code=code)))
         self._exchange.client.end_stream()
         self._finish("failed")
+
+    def end_if_run_out(self) -> None:
+        """End a stream that has used up its reservation. Told now and then by the worker's clock."""
+        stream, exchange = self._stream, self._exchange
+        if stream is None or self._is_over or not self._has_begun or stream.done or not has_run_out(exchange, stream):
+            return
+        self._drop_connection()
+        exchange.was_cut_off = True
+        self._gateway.metrics.streams_cut_off += 1
+        if exchange.endpoint.has_named_events:
+            self._end_broken_stream(MESSAGE, CODE)
+            return
+        options = exchange.peek.stream_options or None
+        with_usage = options is not None and options.include_usage is True
+        self._stream_out(stream.end_with_events(closing_events(exchange, stream, with_usage=with_usage)))
+        exchange.client.end_stream()
+        self._finish("completed")
 
     # -------------------------------------------------------------- whole answers
 

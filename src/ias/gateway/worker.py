@@ -297,6 +297,8 @@ class Worker:
             if now >= save_at:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()
+                for connection in list(self.connections):
+                    connection.end_if_run_out()
                 self.gateway.settlements.retry()
                 tell_unpublished(self.gateway)
                 self._forget_backends()
