@@ -1,6 +1,7 @@
 """Alerts: each threshold of each window is told once, signed, to whom the org named, and the log says what became of it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -76,45 +77,55 @@ async def test_each_threshold_is_told_once_signed_and_logged(
         assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 3
 
 
+@asynccontextmanager
+async def telling_on_demand(
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database
+) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], Awaitable[int]]]]:
+    """A client, and what makes every delivery that waits, however long it was to wait."""
+    async with run_billing(**FAST | {"billing_alert_interval_s": 60.0}) as app:
+        async with client_of(app, issuer.platform_admin()) as client:
+
+            async def tell() -> int:
+                async with database.transaction() as connection:
+                    await connection.execute(text("UPDATE alert_deliveries SET next_try_at = now() - interval '1 s'"))
+                tried: int = await app.state.alert_deliveries.make_due()
+                return tried
+
+            yield client, tell
+
+
 async def test_a_webhook_that_fails_is_tried_again_with_the_same_id_and_one_that_is_gone_is_not(
-    telling: httpx.AsyncClient, database: Database, org_id: str
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
 ) -> None:
-    async with listening(500, 301, 204) as receiver, listening(410) as gone:
+    async with (
+        listening(500, 301, 204) as receiver,
+        listening(410) as gone,
+        telling_on_demand(run_billing, issuer, database) as (client, tell),
+    ):
         for each in (receiver, gone):
-            await add_channel(telling, org_id, "webhook", each.url)
-        await create_budget(telling, org_id, limit_usd="0.001", alert_percents=[100])
+            await add_channel(client, org_id, "webhook", each.url)
+        await create_budget(client, org_id, limit_usd="0.001", alert_percents=[100])
         await spend(database, org_id)
-
-        async def retry() -> bool:
-            async with database.transaction() as connection:  # nobody waits for the pause between tries here
-                due = "UPDATE alert_deliveries SET next_try_at = now() WHERE last_answer IS NOT NULL AND status = 'waiting'"
-                await connection.execute(text(due))
-            listed = {each["status"]: each for each in await read(telling, org_id, "alert-deliveries")}
-            return (
-                set(listed) == {"delivered", "given_up"}
-                and (listed["delivered"]["tries"], listed["delivered"]["last_answer"]) == (3, "HTTP 204")
-                and (listed["given_up"]["tries"], listed["given_up"]["last_answer"]) == (1, "HTTP 410")
-            )
-
-        await eventually(retry)
+        assert await eventually(tell) == 2
+        assert [await tell() for _ in range(3)] == [1, 1, 0]
+        listed = {each["status"]: each for each in await read(client, org_id, "alert-deliveries")}
+        assert (listed["delivered"]["tries"], listed["delivered"]["last_answer"]) == (3, "HTTP 204")
+        assert (listed["given_up"]["tries"], listed["given_up"]["last_answer"]) == (1, "HTTP 410")
         assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
         assert (len(receiver.received), len(gone.received)) == (3, 1)
 
 
-async def test_tries_are_bounded(telling: httpx.AsyncClient, database: Database, org_id: str) -> None:
-    async with listening(500) as receiver:
-        await add_channel(telling, org_id, "webhook", receiver.url)
-        await create_budget(telling, org_id, limit_usd="0.001", alert_percents=[100])
+async def test_tries_are_bounded(
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
+) -> None:
+    async with listening(500) as receiver, telling_on_demand(run_billing, issuer, database) as (client, tell):
+        await add_channel(client, org_id, "webhook", receiver.url)
+        await create_budget(client, org_id, limit_usd="0.001", alert_percents=[100])
         await spend(database, org_id)
-
-        async def is_given_up() -> bool:
-            async with database.transaction() as connection:
-                due = "UPDATE alert_deliveries SET next_try_at = now() WHERE last_answer IS NOT NULL AND status = 'waiting'"
-                await connection.execute(text(due))
-            return [each["status"] for each in await read(telling, org_id, "alert-deliveries")] == ["given_up"]
-
-        await eventually(is_given_up)
-        assert len(receiver.received) == 7
+        assert await eventually(tell) == 1
+        assert [await tell() for _ in range(7)] == [1] * 6 + [0]
+        [delivery] = await read(client, org_id, "alert-deliveries")
+        assert (delivery["status"], delivery["next_try_at"], len(receiver.received)) == ("given_up", None, 7)
 
 
 async def test_a_rotated_secret_signs_beside_the_old_one(

@@ -207,7 +207,7 @@ async def test_without_a_mail_server_no_link_reaches_the_log_unless_that_is_aske
     database_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for shown in (False, True):
-        settings = settings_for(database_url, redis_url, identity_mail_to_log=shown)
+        settings = settings_for(database_url, redis_url, mail_to_log=shown)
         async with running(settings) as identity:
             admin = await identity.sign_in()
             org = await admin.ok("POST", "/identity/v1/orgs", {"name": f"acme {shown}"})

@@ -165,7 +165,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         app.state.adjustments = Adjustments(database, counters)
         app.state.rate_limits = RateLimits(database, publishing)
         alerts = app.state.alerts = Alerts(database, counters)
-        deliveries = _open_alerts(app, stack, settings, database)
+        deliveries = app.state.alert_deliveries = _open_alerts(app, stack, settings, database)
         app.state.reratings = Reratings(database, app.state.adjustments)
         app.state.spending_settings = SpendingSettingsRules(database, publishing)
         app.state.statements = Statements(database)

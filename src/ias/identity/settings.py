@@ -56,11 +56,6 @@ class IdentitySettings(MailSettings, ServiceSettings):
         description="Where people reach the platform in their browsers: what links in e-mails begin with.",
     )
     identity_mail_interval_s: float = Field(1.0, gt=0, le=60, description="How often e-mails to send are looked for.")
-    identity_mail_to_log: bool = Field(
-        False,
-        description="Without a mail server, write e-mails to the log with the links they carry. For development: who reads the"
-        " log can then open them.",
-    )
     identity_deleted_days: int = Field(
         30, ge=0, le=3650, description="How long a deleted org or project can be restored before it is purged."
     )

@@ -230,9 +230,7 @@ def build_parts(
     tokens = AccessTokens(keys, lifetime_s=settings.identity_access_token_s)
     told = SessionRevocations(database, revocations, token_lifetime_s=settings.identity_access_token_s)
     sessions = Sessions(database, tokens, told, lifetime=timedelta(days=settings.identity_session_days))
-    mails = Mails(
-        database, build_mailer(settings, show_text=settings.identity_mail_to_log), Sealer(secret_key, "identity mails")
-    )
+    mails = Mails(database, build_mailer(settings), Sealer(secret_key, "identity mails"))
     attempts = SignInAttempts(database)
     password_changes = PasswordChanges(
         database,

@@ -139,11 +139,16 @@ class MailSettings(BaseSettings):
     )
     mail_from: str = Field("IAS <ias@localhost>", description="Whom e-mails come from.")
     mail_timeout_s: float = Field(20.0, gt=0, le=60, description="Deadline of sending one e-mail.")
+    mail_to_log: bool = Field(
+        False,
+        description="Without a mail server, write e-mails to the log with the links they carry. For development: who reads the"
+        " log can then open them.",
+    )
 
 
-def build_mailer(settings: MailSettings, *, show_text: bool = False) -> Mailer:
+def build_mailer(settings: MailSettings) -> Mailer:
     """The mailer for the mail server of the settings, or for none."""
     if settings.smtp_url is None:
-        return LogMailer(show_text=show_text)
+        return LogMailer(show_text=settings.mail_to_log)
     url = settings.smtp_url.get_secret_value()
     return SmtpMailer(url, sender=settings.mail_from, timeout_s=settings.mail_timeout_s)

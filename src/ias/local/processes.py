@@ -110,7 +110,7 @@ def environment(place: Place) -> dict[str, str]:
         "IAS_IDENTITY_ADMIN_EMAIL": secrets.admin_email,
         "IAS_IDENTITY_ADMIN_PASSWORD": secrets.admin_password,
         "IAS_IDENTITY_PUBLIC_URL": place.management_url,
-        "IAS_IDENTITY_MAIL_TO_LOG": "true",  # there is no mail server, and who reads this log owns the platform
+        "IAS_MAIL_TO_LOG": "true",  # there is no mail server, and who reads this log owns the platform
         "IAS_GATEWAY_SPOOL_DIR": str(place.data.spool),
         "IAS_GATEWAY_RUN_DIR": str(place.data.run),
         "IAS_REGISTRY_ALLOW_LOOPBACK": "true",  # the engine, and most upstreams, are on this machine
