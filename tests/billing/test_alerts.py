@@ -82,16 +82,16 @@ async def telling_on_demand(
     run_billing: RunningBilling, issuer: TokenIssuer, database: Database
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], Awaitable[int]]]]:
     """A client, and what makes every delivery that waits, however long it was to wait."""
-    async with run_billing(**FAST | {"billing_alert_interval_s": 60.0}) as app:
-        async with client_of(app, issuer.platform_admin()) as client:
+    slow = FAST | {"billing_alert_interval_s": 60.0}
+    async with run_billing(**slow) as app, client_of(app, issuer.platform_admin()) as client:
 
-            async def tell() -> int:
-                async with database.transaction() as connection:
-                    await connection.execute(text("UPDATE alert_deliveries SET next_try_at = now() - interval '1 s'"))
-                tried: int = await app.state.alert_deliveries.make_due()
-                return tried
+        async def tell() -> int:
+            async with database.transaction() as connection:
+                await connection.execute(text("UPDATE alert_deliveries SET next_try_at = now() - interval '1 s'"))
+            tried: int = await app.state.alert_deliveries.make_due()
+            return tried
 
-            yield client, tell
+        yield client, tell
 
 
 async def test_a_webhook_that_fails_is_tried_again_with_the_same_id_and_one_that_is_gone_is_not(
