@@ -109,6 +109,20 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
     )
 
 
+def _add_nouns(app: FastAPI, database: Database, counters: Counters, publishing: Publishing) -> None:
+    """What the routes ask, into the app."""
+    app.state.prices = Prices(database, publishing)
+    app.state.budgets = Budgets(database, publishing, counters)
+    app.state.budget_raises = BudgetRaises(database, publishing)
+    app.state.adjustments = Adjustments(database, counters)
+    app.state.rate_limits = RateLimits(database, publishing)
+    app.state.alerts = Alerts(database, counters)
+    app.state.reratings = Reratings(database, app.state.adjustments)
+    app.state.spending_settings = SpendingSettingsRules(database, publishing)
+    app.state.statements = Statements(database)
+    app.state.ledger = Ledger(database)
+
+
 def _open_alerts(
     app: FastAPI, stack: contextlib.AsyncExitStack, settings: BillingSettings, database: Database
 ) -> AlertDeliveries:
@@ -159,17 +173,8 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         counter_store = CounterStore(redis)
         counters = Counters(database, counter_store)
         publishing = Publishing(database, RedisDocuments(redis), counters)
-        app.state.prices = Prices(database, publishing)
-        app.state.budgets = Budgets(database, publishing, counters)
-        app.state.budget_raises = BudgetRaises(database, publishing)
-        app.state.adjustments = Adjustments(database, counters)
-        app.state.rate_limits = RateLimits(database, publishing)
-        alerts = app.state.alerts = Alerts(database, counters)
+        _add_nouns(app, database, counters, publishing)
         deliveries = app.state.alert_deliveries = _open_alerts(app, stack, settings, database)
-        app.state.reratings = Reratings(database, app.state.adjustments)
-        app.state.spending_settings = SpendingSettingsRules(database, publishing)
-        app.state.statements = Statements(database)
-        app.state.ledger = Ledger(database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(
             fetch_jwks or jwks_over_http(http, settings.identity_url),
@@ -201,7 +206,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             publishing,
             counters,
             ExpiredReservations(database, ReservationStore(redis)),
-            alerts=alerts,
+            alerts=app.state.alerts,
             reconciler=reconciler,
             heal_interval_s=settings.billing_heal_interval_s,
             reconcile_interval_s=settings.billing_reconcile_interval_s,
