@@ -56,7 +56,7 @@ class Scripts:
         arguments: list[str | int] = [request, amount, tokens, LIFETIME_S, "{}"]
         arguments += [self.now_ms, len(budgets), "1" if settles else "0"]
         for budget in budgets:
-            arguments += [budget.limit_nano_usd if budget.mode == "hard" else "", time_to_live_s]
+            arguments += [budget.limit_at(self.now_ms / 1000) if budget.mode == "hard" else "", time_to_live_s]
         for limit in limits:
             arguments += [limit.metric, limit.limit]
         reply = self._redis.eval(RESERVE.source, len(keys), *keys, *arguments)
@@ -82,7 +82,7 @@ class Scripts:
         return int(settled or 0), int(reserved or 0)
 
     def counter_key(self, budget: Budget) -> str:
-        return redis_keys.budget_counter(ORG, budget.id, window_id(budget.window, self.now_ms / 1000))
+        return redis_keys.budget_counter(ORG, budget.id, window_id(budget.window, self.now_ms / 1000, budget.time_zone))
 
     def leases(self, limit: RateLimit) -> int:
         return int(self._redis.zcard(redis_keys.rate_limit(ORG, limit.id)))

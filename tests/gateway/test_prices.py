@@ -1,8 +1,9 @@
 """What a request is charged: the org's own price goes before everybody's, and a request may have a price of its own."""
 
 from ias.contracts.spending import Price
-from tests.gateway.platform import INPUT_PRICE, OUTPUT_PRICE, RunningGateway, budget
+from tests.gateway.platform import INPUT_PRICE, OUTPUT_PRICE, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat
+from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, chunk, usage_chunk
 
 COST = (10 * INPUT_PRICE + 5 * OUTPUT_PRICE) // 1_000_000
 
@@ -54,3 +55,24 @@ async def test_an_org_may_refuse_models_without_a_price_or_let_them_pass(gateway
     for unpriced, status in (("refuse", 503), ("allow", 200)):
         await gateway.pushed.ceilings(unpriced=unpriced)
         assert (await ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key)).status == status, unpriced
+
+
+async def test_a_price_that_changes_in_the_middle_of_a_stream_is_for_the_next_request(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    async def script(received: Received, session: Session) -> None:
+        await session.begin_stream()
+        await session.event(chunk("x"))
+        await gateway.pushed.prices("m", id="dearer", output_nano_usd_per_million=1000 * OUTPUT_PRICE)
+        await until(lambda: gateway.worker.gateway.snapshots.prices.prices["m"][0].id == "dearer")
+        await session.event(chunk(finish="stop"))
+        await session.event(usage_chunk())
+        await session.end_stream()
+
+    upstream.script = script
+    await gateway.pushed.budgets(budget(10**12))
+    for served, (price_id, output_price) in enumerate((("price-m", OUTPUT_PRICE), ("dearer", 1000 * OUTPUT_PRICE)), 1):
+        assert (await ask(gateway.port, chat(stream=True, max_tokens=5), key=gateway.pushed.key)).status == 200
+        record = (await gateway.records(served))[-1]
+        cost = (10 * INPUT_PRICE + 5 * output_price) // 1_000_000
+        assert (record["price_id"], record["cost_nano_usd"]) == (price_id, cost)

@@ -4,11 +4,13 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from ias.contracts.spending import BudgetRaise
 from tests.gateway.platform import INPUT_PRICE, OUTPUT_PRICE, RunningGateway, budget
 from tests.gateway.raw_client import ask, chat
-from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, chunk
+from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, chunk, usage_chunk
 
 LIMIT = 10**12
 
@@ -66,3 +68,32 @@ async def test_where_no_hard_budget_holds_it_a_stream_goes_on(
     answer = await ask(gateway.port, chat(stream=True, max_tokens=5), key=gateway.pushed.key)
     assert b'"ias"' not in answer.body
     assert answer.body.count(b"data: {") >= 299
+
+
+@pytest.mark.parametrize("raised", [True, False])
+async def test_what_was_reserved_is_served_though_the_limit_falls_meanwhile_and_nothing_more_is(
+    gateway: RunningGateway, upstream: ScriptedUpstream, raised: bool
+) -> None:
+    """A raise that ends, or an admin who lowers the limit, in the middle of a stream."""
+    fallen = budget(1)
+
+    async def script(received: Received, session: Session) -> None:
+        await session.begin_stream()
+        await session.event(chunk("x"))
+        await gateway.pushed.budgets(fallen)
+        await asyncio.sleep(1.5)  # the worker looks once a second
+        await session.event(chunk(finish="stop"))
+        await session.event(usage_chunk())
+        await session.end_stream()
+
+    upstream.script = script
+    wide = BudgetRaise(amount_nano_usd=LIMIT, expires_at=2**33)
+    await gateway.pushed.budgets(msgspec.structs.replace(fallen, raises=(wide,)) if raised else budget(LIMIT))
+    answer = await ask(gateway.port, chat(stream=True, max_tokens=5), key=gateway.pushed.key)
+    assert b'"ias"' not in answer.body
+    [record] = await gateway.records(1)
+    assert record["outcome"] == "completed"
+    await gateway.until_nothing_is_held()
+    assert await gateway.pushed.counter("b1") == (record["cost_nano_usd"], 0)
+    refused = await ask(gateway.port, chat(stream=True, max_tokens=5), key=gateway.pushed.key)
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
