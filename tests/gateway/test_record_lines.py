@@ -60,6 +60,8 @@ class Served:
     cost_nano_usd: int = 5
     reserved_nano_usd: int = 7
     expected_tokens: int = 9
+    was_cut_off: bool = False
+    ask: Any = None
     principal: Any = field(init=False)
     backend: Any = field(init=False)
     price: Any = field(init=False)
