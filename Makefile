@@ -70,6 +70,11 @@ chaos: ## kill -9 everything in a loop under load, then check the books (ARGS: o
 	@$(BIN)/python -m tests.servers.programs
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
+.PHONY: bench-management
+bench-management: ## Measure management reads and writes of 50 clients at once (ARGS: options of benchmarks/management.py)
+	@requirements/install.sh dev
+	$(BIN)/python benchmarks/management.py $(ARGS)
+
 .PHONY: contracts
 contracts: ## Write what is generated from the code: contracts/openapi/*.json and docs/settings.md
 	@requirements/install.sh dev
