@@ -124,7 +124,7 @@ def answers(url: str, *, key: str, headers: dict[str, str], timeout_s: float) ->
     return False
 
 
-def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
+def push_documents(redis_url: str, upstream_url: str, key: str, backends: int = 1) -> None:
     """What the management services would have pushed: one org, project and key, one model, its price, three budgets."""
     client = redis.Redis.from_url(redis_url)
 
@@ -144,7 +144,9 @@ def push_documents(redis_url: str, upstream_url: str, key: str) -> None:
             name=name,
             created=1700000000,
             context_length=8192,
-            backends=(Backend(id=f"backend-{name}", url=url, upstream_model=name),),
+            backends=tuple(
+                Backend(id=f"backend-{name}-{number}", url=url, upstream_model=name) for number in range(backends)
+            ),
         )
         for name, url in urls.items()
     }
@@ -189,9 +191,12 @@ def gateway_environment(redis_url: str, directory: Path) -> dict[str, str]:
 
 @contextmanager
 def run_stack(
-    directory: Path, *, events: int = 64, interval_ms: int = 0, gateway: list[str] | None = None
+    directory: Path, *, events: int = 64, interval_ms: int = 0, gateway: list[str] | None = None, backends: int = 1
 ) -> Iterator[Stack]:
-    """Everything, ready for load; `events` and their interval are the backend's, `gateway` the worker's command."""
+    """Everything, ready for load; `events` and their interval are the backend's, `gateway` the worker's command.
+
+    Several `backends` are all at one address, so that what the choice among them costs is all that differs.
+    """
     redis_port, upstream_port, nginx_port, gateway_port = (free_port() for _ in range(4))
     redis_url = f"redis://127.0.0.1:{redis_port}/0"
     key = generate_key()
@@ -209,7 +214,7 @@ def run_stack(
         )
         for port in (redis_port, upstream_port, nginx_port):
             wait_for_port(port)
-        push_documents(redis_url, f"http://127.0.0.1:{upstream_port}/v1", key)
+        push_documents(redis_url, f"http://127.0.0.1:{upstream_port}/v1", key, backends)
         command = gateway or [sys.executable, "-m", "ias.gateway.worker"]
         worker = stack.enter_context(
             process(*command, "0", str(gateway_port), cwd=directory, env=gateway_environment(redis_url, directory))

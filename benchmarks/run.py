@@ -1,6 +1,6 @@
 """Measure the gateway against nginx, side by side, and print a Markdown table (see README.md).
 
-python benchmarks/run.py [--seconds 3] [--rounds 5] [--connections 32] [--peers]
+python benchmarks/run.py [--seconds 3] [--rounds 5] [--connections 32] [--backends 16] [--peers]
 """
 
 import argparse
@@ -152,6 +152,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of load in each run")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each server, in turns")
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument(
+        "--backends", type=int, default=1, help="of the model: with more than one, routing has a choice"
+    )
     parser.add_argument("--peers", action="store_true", help="measure other gateways too, installed on first use")
     arguments = parser.parse_args()
     require_programs()
@@ -163,7 +166,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        stack = running.enter_context(run_stack(directory))
+        stack = running.enter_context(run_stack(directory, backends=arguments.backends))
         targets: tuple[Target, ...] = (stack.nginx, stack.gateway)
         if arguments.peers:
             targets += running.enter_context(run_peers(directory, stack.upstream_port, stack.key))
