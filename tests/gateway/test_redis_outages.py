@@ -113,6 +113,64 @@ async def test_an_emptied_redis_admits_nothing_until_it_is_filled_again(
     assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
 
 
+@pytest.mark.parametrize("outage", ["paused", "killed"])
+async def test_an_org_that_allows_for_it_is_served_without_redis_up_to_a_stated_amount_which_is_counted_afterwards(
+    own_gateway: RunningGateway, own_redis: RedisProcess, outage: str
+) -> None:
+    pushed, gateway = own_gateway.pushed, own_gateway.worker.gateway
+    chats = chat(max_tokens=10)
+    assert (await ask(own_gateway.port, chats, key=pushed.key)).status == 200
+    await own_gateway.until_quiet()
+    most = await _worst_case(own_gateway)
+    await pushed.ceilings(budgets=(budget(10**12),), unguarded_nano_usd=2 * most)
+    async with asyncio.timeout(10):  # the key's documents are read again
+        while not any(r.principal and r.principal.unguarded_nano_usd for r in gateway.snapshots._remembered.values()):
+            assert (await ask(own_gateway.port, chats, key=pushed.key)).status == 200
+    await own_gateway.until_quiet()
+    spent, _ = await pushed.counter("b1")
+    (own_redis.pause if outage == "paused" else own_redis.kill)()
+    statuses = []
+    async with asyncio.timeout(20):
+        while gateway.redis.is_ready:
+            await ask(own_gateway.port, method="GET", path="/v1/models", key=pushed.key)
+            await asyncio.sleep(0.05)
+    for _ in range(400):
+        answer = await ask(own_gateway.port, chats, key=pushed.key)
+        statuses.append(answer.status)
+        if answer.status != 200:
+            break
+    assert statuses[:2] == [200, 200]
+    assert (statuses[-1], answer.error["code"]) == (503, "policy_store_unavailable")
+    assert gateway.unguarded.taken_nano_usd + most > 2 * most >= gateway.unguarded.taken_nano_usd
+    (own_redis.resume if outage == "paused" else own_redis.start)()
+    await pushed.redis.connection_pool.disconnect()
+    await own_gateway.until_ready()
+    await until(lambda: gateway.settlements.waiting == 0)
+    served = statuses.count(200)
+    assert await pushed.counter("b1") == (spent, served * 20_000)
+    assert gateway.unguarded.taken_nano_usd == 0
+    await pushed.redis.flushall()  # what is held is billing's to close, once it has booked it
+
+
+async def _worst_case(running: RunningGateway) -> int:
+    """What a request of the tests reserves, by its record."""
+    return int((await running.records(1))[0]["decision"]["reserved_nano_usd"])
+
+
+async def test_an_org_that_does_not_allow_for_it_is_refused_while_redis_is_away(
+    own_gateway: RunningGateway, own_redis: RedisProcess
+) -> None:
+    assert (await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)).status == 200
+    await own_gateway.until_quiet()
+    own_redis.kill()
+    await until(lambda: not own_gateway.worker.gateway.redis.is_ready)
+    answer = await ask(own_gateway.port, chat(), key=own_gateway.pushed.key)
+    assert (answer.status, answer.error["code"]) == (503, "policy_store_unavailable")
+    own_redis.start()
+    await own_gateway.pushed.redis.connection_pool.disconnect()
+    await own_gateway.until_ready()
+
+
 @pytest.mark.parametrize("loss", ["emptied", "killed"])
 async def test_what_a_request_under_way_holds_is_held_again_by_a_redis_that_lost_it(
     own_gateway: RunningGateway, own_redis: RedisProcess, upstream: ScriptedUpstream, loss: str

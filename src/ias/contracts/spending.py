@@ -133,6 +133,9 @@ class SpendingPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """By public model name, each list ordered by `effective_at`. Where one is in force, it goes before the price table's."""
     unpriced: Unpriced | None = None
     """None: as the gateway's settings say."""
+    unguarded_nano_usd: int | None = None
+    """While Redis is away, so that no ceiling can be asked: what each gateway worker lets through of the org in one outage, by the
+    most that requests can cost. None: nothing."""
 
 
 class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,30 +29,34 @@ _TEMPLATE_TOKENS = 1024
 
 def admit(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `price`; ask the script where budgets or rate limits apply."""
-    _check_books(gateway)
     now = exchange.made_at  # also for a request that midnight overtakes
     principal = exchange.principal
     if principal is None:
         raise AssertionError("admit needs a caller")
+    _check_books(gateway, principal)
     price = exchange.price = _find_price(exchange, gateway, principal, now)
     exchange.output_tokens_max = find_output_cap(exchange)
     plan = principal.admission_plan(exchange.model, now)
+    if not gateway.snapshots.counters_ready:
+        exchange.plan = plan
+        return _let_through(exchange, gateway, principal)
     if not plan.limits and (price is None or not plan.budgets):
         return NEXT
     exchange.plan = plan
     return _reserve(exchange, gateway)
 
 
-def _check_books(gateway: Gateway) -> None:
+def _check_books(gateway: Gateway, principal: Principal) -> None:
     """Nothing is served that could not be accounted for.
 
     Raises:
         Refusal: 503.
     """
     if not gateway.snapshots.counters_ready:
-        if not gateway.redis.is_ready:
+        if gateway.redis.is_ready:
+            raise unavailable("Spending counters are being rebuilt.", "counters_not_ready")
+        if principal.unguarded_nano_usd is None:
             raise redis_away()
-        raise unavailable("Spending counters are being rebuilt.", "counters_not_ready")
     if gateway.spool.is_full:
         raise unavailable("Usage cannot be recorded at the moment.", "usage_spool_full")
 
@@ -67,11 +71,29 @@ def _find_price(exchange: Exchange, gateway: Gateway, principal: Principal, now:
         own = find_in_force(principal.prices.get(exchange.model, ()), now)
         if own is not None:
             return own
-    prices = gateway.snapshots.prices
+    prices = gateway.snapshots.prices or gateway.snapshots.last_prices
     price = prices.find(exchange.model, now) if prices is not None else None
     if price is None and (principal.unpriced or gateway.settings.gateway_unpriced) == "refuse":
         raise model_unpriced(exchange.model)
     return price
+
+
+def _let_through(exchange: Exchange, gateway: Gateway, principal: Principal) -> Progress:
+    """Redis is away, and the org has said what may be let through in the meantime.
+
+    Raises:
+        Refusal: 503, nothing is left of that, or nobody can say what the request would cost.
+    """
+    price, plan = exchange.price, exchange.plan
+    amount = 0 if price is None else bound_cost(exchange, price)
+    if price is None or plan is None:
+        raise redis_away()
+    if not gateway.unguarded.take(principal.key.org_id, amount, principal.unguarded_nano_usd):
+        raise redis_away()
+    exchange.is_unguarded = True
+    exchange.reserved_nano_usd = amount
+    exchange.may_hold_reservation = bool(plan.budgets)
+    return NEXT
 
 
 # ------------------------------------------------------------------ the worst case

@@ -36,6 +36,10 @@ def authenticate(exchange: Exchange, gateway: Gateway) -> Progress:
         return _accept(exchange, principal, credentials)
     if not has_valid_checksum(credentials.key) or gateway.snapshots.is_known_as_unknown(credentials.digest):
         raise wrong_key(credentials.key)
+    if not gateway.redis.is_ready:
+        principal = gateway.snapshots.find_last_good(credentials.digest)
+        if principal is not None:
+            return _accept(exchange, principal, credentials)
     task = gateway.snapshots.resolve(credentials.digest)
     exchange.reply = task
     exchange.continuation = partial(_resolved, credentials)

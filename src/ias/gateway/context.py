@@ -13,6 +13,7 @@ from ias.gateway.settings import GatewaySettings
 from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
+from ias.gateway.unguarded import Unguarded
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
 
@@ -37,4 +38,5 @@ class Gateway:
     clock: Clock
     request_ids: RequestIds
     tracing: "Tracing | None" = None
+    unguarded: Unguarded = field(default_factory=Unguarded)
     is_draining: bool = field(default=False)

@@ -157,6 +157,8 @@ class Exchange:
     price: Price | None = None
     plan: "AdmissionPlan | None" = None
     reserved_nano_usd: int = 0
+    is_unguarded: bool = False
+    """Let through while Redis was away, by the org's own allowance."""
     may_hold_reservation: bool = False
     """From the moment a reservation is asked for until it is refused or settled."""
     reservation_tries: int = 0

@@ -1,5 +1,7 @@
 """Closing stage, settle: what did it use, and what did that cost? Runs once for every request, whoever left in the meantime."""
 
+from ias.gateway.admission_plan import pack_restore
+from ias.gateway.admit import find_lifetime_s
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
 
@@ -15,13 +17,22 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
         )
     if exchange.ask is not None:
         _leave(exchange, gateway)
+    if exchange.is_unguarded and exchange.principal is not None:
+        unused = exchange.reserved_nano_usd - exchange.cost_nano_usd
+        gateway.unguarded.give_back(exchange.principal.key.org_id, unused)
     if not exchange.may_hold_reservation or exchange.principal is None:
         return NEXT
     exchange.may_hold_reservation = False
     if exchange.cost_nano_usd > exchange.reserved_nano_usd:
         gateway.metrics.reservations_exceeded += 1
     tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
-    gateway.settlements.settle(exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd, tokens)
+    settlement = exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd, tokens
+    if exchange.is_unguarded and exchange.plan is not None:
+        org_id, request_id, cost, _ = settlement
+        hold = pack_restore(exchange.plan, org_id, request_id, cost, find_lifetime_s(gateway))
+        gateway.settlements.settle_unguarded(hold, *settlement)
+    else:
+        gateway.settlements.settle(*settlement)
     return NEXT
 
 

@@ -20,6 +20,8 @@ class Settlements:
         self._calls: dict[str, SettleCall] = {}
         self._redis: RedisConnection | None = None
         self._backlog: deque[tuple[str, str, int, int]] = deque(maxlen=_BACKLOG_MAX)
+        self._unguarded: dict[str, bytes] = {}
+        """By request: the call that holds what was let through while Redis was away, until its settlement is acknowledged."""
         self.unacknowledged = 0
 
     def attach(self, redis: RedisConnection) -> None:
@@ -36,6 +38,8 @@ class Settlements:
         command = call.fill(request_id.encode(), cost_nano_usd, tokens)
         settlement = (org_id, request_id, cost_nano_usd, tokens)
         try:
+            if self._unguarded and (hold := self._unguarded.get(request_id)) is not None:
+                self._redis.call(hold, _ignore)
             self._redis.call(command, self._replied, settlement)
         except RedisAwayError:
             self._backlog.append(settlement)
@@ -50,6 +54,14 @@ class Settlements:
                 if "NOSCRIPT" in str(reply) and self._redis is not None:
                     self._redis.load_scripts()
             self._backlog.append(settlement)
+        elif self._unguarded:
+            self._unguarded.pop(settlement[1], None)
+
+    def settle_unguarded(self, hold: bytes, org_id: str, request_id: str, cost_nano_usd: int, tokens: int) -> None:
+        """The same for a request that was let through without a reservation: it is held first, then settled."""
+        if len(self._unguarded) < _BACKLOG_MAX:
+            self._unguarded[request_id] = hold
+        self.settle(org_id, request_id, cost_nano_usd, tokens)
 
     def retry(self) -> None:
         """Send the backlog. Called when the connection is up, and now and then."""
@@ -62,3 +74,7 @@ class Settlements:
     def waiting(self) -> int:
         """Settlements that Redis has not acknowledged."""
         return len(self._backlog) + self.unacknowledged
+
+
+def _ignore(given: Any, reply: Any) -> None:
+    pass

@@ -59,6 +59,8 @@ class Principal:
         self.prices = policy.prices if policy is not None else {}
         """The org's own, by model."""
         self.unpriced = policy.unpriced if policy is not None else None
+        self.unguarded_nano_usd = policy.unguarded_nano_usd if policy is not None else None
+        """What may be let through while Redis is away; None is nothing."""
         self._policy = policy
         self._plans: dict[str, AdmissionPlan] = {}
 
@@ -117,6 +119,10 @@ class Snapshots:
         """Called when routes or the backends' states have changed."""
         self.prices: PriceTable | None = None
         self.counters_ready = False
+        self.last_prices: PriceTable | None = None
+        """As they were when Redis was last there."""
+        self._last_good: dict[bytes, Principal] = {}
+        """Callers whose orgs let something through while Redis is away."""
         self.rejected_documents = 0
         self._ttl_s = ttl_s
         self._unknown_ttl_s = unknown_ttl_s
@@ -136,6 +142,7 @@ class Snapshots:
 
     def refresh(self) -> None:
         """Read the documents that every request needs. Called when the connection is up."""
+        self._last_good.clear()
         self._read(redis_keys.ROUTES, self._take_routes)
         self._read(redis_keys.BACKEND_STATES, self._take_backend_states)
         self._read(redis_keys.PRICES, self._take_prices)
@@ -279,8 +286,17 @@ class Snapshots:
     def forget(self) -> None:
         """The connection was lost, and pushes with it: only the routes are worth keeping."""
         self._generation += 1
+        for digest, remembered in self._remembered.items():
+            principal = remembered.principal
+            if principal is not None and principal.unguarded_nano_usd is not None:
+                self._last_good[digest] = principal
+        self.last_prices = self.prices or self.last_prices
         self._forget_keys()
         self.prices, self.counters_ready = None, False
+
+    def find_last_good(self, digest: bytes) -> Principal | None:
+        """The caller with this key digest as it was when Redis was last there, where its org lets something through without."""
+        return self._last_good.get(digest)
 
     def _forget_keys(self) -> None:
         self._remembered.clear()

@@ -179,6 +179,7 @@ class Worker:
 
     def _redis_ready(self) -> None:
         self._tell_what_may_be_lost()
+        self.gateway.unguarded.begin_anew()
         self.gateway.snapshots.refresh()
         self.gateway.settlements.retry()
 
@@ -186,6 +187,8 @@ class Worker:
         gateway, metrics = self.gateway, self.gateway.metrics
         counters: dict[str, Callable[[], float]] = {
             "ias_gateway_redis_losses_total": lambda: gateway.redis.losses,
+            "ias_gateway_unguarded_admissions_total": lambda: gateway.unguarded.admitted,
+            "ias_gateway_unguarded_refusals_total": lambda: gateway.unguarded.refused,
             "ias_gateway_usage_records_total": lambda: gateway.spool.appended,
             "ias_gateway_usage_published_total": lambda: gateway.spool.published,
             "ias_gateway_spool_corrupt_lines_total": lambda: gateway.spool.corrupt_lines,
@@ -199,6 +202,7 @@ class Worker:
             "ias_gateway_spool_bytes": lambda: gateway.spool.bytes,
             "ias_gateway_settlements_waiting": lambda: gateway.settlements.waiting,
             "ias_gateway_queue_length": lambda: gateway.routers.waiting,
+            "ias_gateway_unguarded_nano_usd": lambda: gateway.unguarded.taken_nano_usd,
             "ias_gateway_redis_up": lambda: int(gateway.redis.is_ready),
         }
         for name, read in counters.items():

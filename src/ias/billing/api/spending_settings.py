@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import Field
 
 from ias.billing.api.parts import SpendingSettingsPart
+from ias.billing.api.schemas import UsdText
 from ias.billing.core.spending_settings import ChangedSettings
 from ias.billing.store.spending_settings import SpendingSettings
+from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.contracts.spending import Unpriced
 from ias.kit.authorization import Access, requires
@@ -32,6 +34,12 @@ class SpendingSettingsChange(Body):
         description="Requests for models without a price: `refuse` them, or `allow` them at no cost, booked as `unpriced`. Null: as"
         " the gateway's settings say. For platform admins.",
     )
+    unguarded_usd: UsdText | None = Field(
+        None,
+        description="While Redis is away no budget or rate limit can be asked. Null: requests are refused then (503). Else each"
+        " gateway worker serves the org's known keys for so much in one outage, by the most that requests can cost; what was"
+        " spent is counted when Redis is back.",
+    )
 
 
 class SpendingSettingsAnswer(Answer):
@@ -40,6 +48,7 @@ class SpendingSettingsAnswer(Answer):
     org_id: UUID
     time_zone: str
     unpriced: Unpriced | None
+    unguarded_usd: str | None
     version: int
     updated_at: datetime | None
 
@@ -66,9 +75,23 @@ async def change_spending_settings(
     says_unpriced = "unpriced" in body.model_fields_set
     if says_unpriced:
         access.on_platform()
-    changed = ChangedSettings(body.time_zone, body.unpriced, forget_unpriced=says_unpriced and body.unpriced is None)
+    changed = ChangedSettings(
+        body.time_zone,
+        body.unpriced,
+        forget_unpriced=says_unpriced and body.unpriced is None,
+        unguarded_usd=body.unguarded_usd,
+        forget_unguarded="unguarded_usd" in body.model_fields_set and body.unguarded_usd is None,
+    )
     return _render(await settings.change(scope, changed))
 
 
 def _render(settings: SpendingSettings) -> SpendingSettingsAnswer:
-    return SpendingSettingsAnswer.model_validate(settings)
+    unguarded = settings.unguarded_nano_usd
+    return SpendingSettingsAnswer(
+        org_id=settings.org_id,
+        time_zone=settings.time_zone,
+        unpriced=settings.unpriced,
+        unguarded_usd=None if unguarded is None else format_usd(unguarded),
+        version=settings.version,
+        updated_at=settings.updated_at,
+    )

@@ -80,4 +80,5 @@ def _assemble(
         rate_limits=tuple(limit.published() for limit in limits),
         prices=publish_by_model(own_prices),
         unpriced=settings.unpriced,
+        unguarded_nano_usd=settings.unguarded_nano_usd,
     )

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from ias.billing.core.amounts import parse_amount
 from ias.billing.core.publishing import Publishing
 from ias.billing.store import published_documents, spending_settings
 from ias.billing.store.spending_settings import SpendingSettings
 from ias.contracts import redis_keys
+from ias.contracts.money import format_usd
 from ias.contracts.spending import Unpriced
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
@@ -24,6 +26,8 @@ class ChangedSettings:
     time_zone: str | None = None
     unpriced: Unpriced | None = None
     forget_unpriced: bool = False
+    unguarded_usd: str | None = None
+    forget_unguarded: bool = False
 
 
 class SpendingSettingsRules:
@@ -51,6 +55,10 @@ class SpendingSettingsRules:
             values["time_zone"] = check_time_zone(changed.time_zone)
         if changed.unpriced is not None or changed.forget_unpriced:
             values["unpriced"] = changed.unpriced
+        if changed.unguarded_usd is not None:
+            values["unguarded_nano_usd"] = parse_amount(changed.unguarded_usd, "/unguarded_usd")
+        elif changed.forget_unguarded:
+            values["unguarded_nano_usd"] = None
         async with self._database.transaction() as connection:
             await published_documents.raise_version(connection, redis_keys.spending_policy(scope.org_id), org_id)
             before = await spending_settings.get_settings(connection, org_id)
@@ -77,4 +85,9 @@ def check_time_zone(name: str) -> str:
 
 
 def _describe(settings: SpendingSettings) -> dict[str, object]:
-    return {"time_zone": settings.time_zone, "unpriced": settings.unpriced}
+    unguarded = settings.unguarded_nano_usd
+    return {
+        "time_zone": settings.time_zone,
+        "unpriced": settings.unpriced,
+        "unguarded_usd": None if unguarded is None else format_usd(unguarded),
+    }

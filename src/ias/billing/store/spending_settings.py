@@ -21,6 +21,8 @@ class SpendingSettings:
     time_zone: str = UTC_ZONE
     """Of budgets that are made without one."""
     unpriced: Unpriced | None = None
+    unguarded_nano_usd: int | None = None
+    """What each gateway worker lets through in one outage of Redis; None: nothing."""
     version: int = 0
     updated_at: datetime | None = None
 
@@ -42,7 +44,11 @@ async def change_settings(
 ) -> SpendingSettings:
     """Change an org's settings; they as they then are, one version further."""
     table = SPENDING_SETTINGS
-    kept = {"time_zone": before.time_zone, "unpriced": before.unpriced}
+    kept = {
+        "time_zone": before.time_zone,
+        "unpriced": before.unpriced,
+        "unguarded_nano_usd": before.unguarded_nano_usd,
+    }
     row = {"org_id": before.org_id, **kept, **values, "version": before.version + 1, "updated_at": func.now()}
     change = insert(table).values(row).on_conflict_do_update(index_elements=["org_id"], set_=row).returning(table)
     return SpendingSettings(**(await connection.execute(change)).mappings().one())

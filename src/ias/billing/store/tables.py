@@ -35,6 +35,7 @@ SPENDING_SETTINGS = Table(
     Column("org_id", Uuid, primary_key=True),
     Column("time_zone", Text, nullable=False),
     Column("unpriced", Text),
+    Column("unguarded_nano_usd", BigInteger),
     Column("version", Integer, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )

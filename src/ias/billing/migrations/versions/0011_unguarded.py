@@ -1,0 +1,20 @@
+"""What an org lets through while Redis is away.
+
+Revision ID: 0011_unguarded
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011_unguarded"
+down_revision = "0010_reconciliations"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("spending_settings", sa.Column("unguarded_nano_usd", sa.BigInteger))
+
+
+def downgrade() -> None:
+    op.drop_column("spending_settings", "unguarded_nano_usd")
