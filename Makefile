@@ -64,6 +64,12 @@ test-compiled: compile ## The gateway's tests on the compiled build (ARGS: optio
 	@$(BIN)/python -m tests.servers.programs
 	PYTHONPATH=.venv/compiled $(BIN)/pytest -n auto --maxprocesses=$(WORKERS_MAX) tests/gateway $(ARGS)
 
+.PHONY: bench-ingest
+bench-ingest: ## Measure a million usage records from the spool over RabbitMQ into the ledger (ARGS: options of benchmarks/ingest.py)
+	@requirements/install.sh dev
+	@$(BIN)/python -m tests.servers.programs
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
 .PHONY: chaos
 chaos: ## kill -9 everything in a loop under load, then check the books (ARGS: options of benchmarks/chaos.py)
 	@requirements/install.sh dev

@@ -1,13 +1,13 @@
 """What an org lets through while Redis is away.
 
-Revision ID: 0011_unguarded
+Revision ID: 0013_unguarded
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011_unguarded"
-down_revision = "0010_reconciliations"
+revision = "0013_unguarded"
+down_revision = "0012_alerts"
 branch_labels = None
 depends_on = None
 
