@@ -80,6 +80,8 @@ class ModelRouter:
         """Of an answer, by experience."""
         self.trust = _TRUST_FIRST
         """What part of a prompt that this worker has never seen is probably cached at the owner of its beginning, by experience."""
+        self._is_even = True
+        """Whether all that may be chosen weigh the same."""
         self._modest: frozenset[str] = frozenset()
         self._kept: frozenset[str] = frozenset()
 
@@ -95,6 +97,8 @@ class ModelRouter:
             self.loads = {name: self.loads.get(name) or Load(name) for name in ids}
         self.backends = {backend.id: backend for backend in route.backends}
         self.survey = survey_backends(route.backends, states, self.loads, now_s=now_s, unix_s=unix_s, sharers=sharers)
+        weights = {c.weight for tier in self.survey.tiers for c in (*tier.stable, *tier.canary)}
+        self._is_even = len(weights) <= 1
         for name, reason in self.survey.reasons.items():
             if reason in ("unready", "cold", "failed_recently"):
                 self.loads[name].forget_cache()
@@ -165,35 +169,42 @@ class ModelRouter:
 
     def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
         ask.looked_at = ask.burdens = ()
+        policy = self.route.policy
+        tokens = ask.tokens + ask.output_tokens
+        if policy.strategy == "prefix" and not (policy.is_sticky and ask.session is not None):
+            return self._place_by_prefix(ask, candidates, tokens)
         roomy = [c for c in candidates if self._has_room(c)]
         if not roomy:
             return Verdict.BUSY
-        pending = ask.tokens
-        policy = self.route.policy
         if policy.is_sticky and ask.session is not None:
             chosen = self._stay(ask.session, roomy)
-        elif policy.strategy == "prefix":
-            matched = self.table.match(ask.names)
-            guess = Guess(self._ring.owner(ask.names[:_OWNED][-1]), self.trust) if ask.names and not matched else None
-            chosen = choose_prefix(ask, candidates, matched, guess)
-            ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
-            if not self._has_room(chosen):
-                if chosen.load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
-                    return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
-                chosen = choose_prefix(ask, roomy, matched, guess)
-            known = matched.get(chosen.load.cache, 0)
-            pending -= known
-            if not known or known < CUTS[len(ask.names) - 1]:
-                self.table.note(ask.names, chosen.load.cache)
         elif policy.strategy == "least_tokens":
             chosen = choose_least_tokens(ask, roomy)
         elif policy.strategy == "weighted":
             chosen = choose_weighted(roomy, self._draw)
         else:
             chosen = choose_priority(roomy)
-        return Place(
-            chosen.load, tokens=ask.tokens + ask.output_tokens, pending=max(pending, 0) if ask.is_streamed else 0
-        )
+        return Place(chosen.load, tokens=tokens, pending=ask.tokens if ask.is_streamed else 0)
+
+    def _place_by_prefix(self, ask: Ask, candidates: Sequence[Candidate], tokens: int) -> Place | Verdict:
+        if not candidates:
+            return Verdict.BUSY
+        names = ask.names
+        matched = self.table.match(names)
+        guess = Guess(self._ring.owner(names[:_OWNED][-1]), self.trust) if names and not matched else None
+        chosen = choose_prefix(ask, candidates, matched, guess, is_even=self._is_even)
+        ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
+        if not self._has_room(chosen):
+            if chosen.load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
+                return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
+            candidates = [c for c in candidates if self._has_room(c)]
+            if not candidates:
+                return Verdict.BUSY
+            chosen = choose_prefix(ask, candidates, matched, guess, is_even=self._is_even)
+        known = matched.get(chosen.load.cache, 0)
+        if names and (not known or known < CUTS[len(names) - 1]):
+            self.table.note(names, chosen.load.cache)
+        return Place(chosen.load, tokens=tokens, pending=max(ask.tokens - known, 0) if ask.is_streamed else 0)
 
     def learn(self, ask: Ask, *, cached_tokens: int, output_tokens: int) -> None:
         """What of a prompt was found in the cache that it was sent to, and how long the answer was."""

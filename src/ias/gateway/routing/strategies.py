@@ -81,9 +81,17 @@ class Guess(NamedTuple):
 
 
 def choose_prefix(
-    ask: Ask, candidates: Sequence[Candidate], matched: dict[Cache, int], guess: Guess | None
+    ask: Ask,
+    candidates: Sequence[Candidate],
+    matched: dict[Cache, int],
+    guess: Guess | None,
+    *,
+    is_even: bool,
 ) -> Candidate:
-    """The candidate that would probably begin to answer first; `matched` is what of the prompt each cache is known to hold."""
+    """The candidate that would probably begin to answer first.
+
+    `matched` is what of the prompt each cache is known to hold; `is_even` says that all candidates weigh the same.
+    """
     prompt = STICKINESS * ask.tokens
     burdens = [c.load.burden + c.others_burden + prompt for c in candidates]
     if matched:
@@ -96,7 +104,7 @@ def choose_prefix(
         for index, candidate in enumerate(candidates):
             if candidate.load.backend_id == owner:
                 burdens[index] -= OWNER_TOKENS + trust * prompt
-    if any(c.weight != candidates[0].weight for c in candidates):
+    if not is_even:
         burdens = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
     return _take_least(ask, candidates, burdens)
 
