@@ -174,3 +174,26 @@ async def test_the_last_owner_who_is_not_suspended_stays(
         await admin.delete(f"{members}/{admin.user_id}"),
     ):
         assert (answer.status_code, answer.json()["code"]) == (409, "last_owner")
+
+
+async def test_everybody_may_leave_but_the_last_owner(
+    *, identity: Identity, admin: Caller, org_id: str, members: str, redis: Redis
+) -> None:
+    developer = await identity.member(admin, org_id, "developer", "dev@example.com")
+    [project] = (await developer.ok("GET", f"/identity/v1/orgs/{org_id}/projects"))["data"]
+    key = await developer.ok("POST", f"/identity/v1/projects/{project['id']}/api-keys", {"name": "own"})
+    own = f"/identity/v1/me/memberships/{org_id}"
+
+    left = await developer.delete(own)
+
+    assert (left.status_code, left.headers["x-ias-in-force"]) == (204, "true")
+    assert (await developer.get(f"/identity/v1/orgs/{org_id}")).status_code == 401
+    stored = await redis.get(redis_keys.api_key(digest_key(key["key"])))
+    assert msgspec.json.decode(stored or b"", type=KeyRecord).status == "revoked"
+    developer = await identity.sign_in("dev@example.com", PASSWORD)
+    assert (await developer.ok("GET", "/identity/v1/me"))["memberships"] == []
+    for path in (own, f"/identity/v1/me/memberships/{uuid4()}"):
+        assert (await developer.delete(path)).status_code == 404
+    stays = await admin.delete(own)
+    assert (stays.status_code, stays.json()["code"]) == (409, "last_owner")
+    assert [member["user_id"] for member in (await admin.ok("GET", members))["data"]] == [admin.user_id]

@@ -128,6 +128,9 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
     project = await admin.ok("POST", f"{org}/projects", {"name": "chat"})
     path = f"/identity/v1/projects/{project['id']}"
     key = await admin.ok("POST", f"{path}/api-keys", {"name": "key"})
+    revoked = await admin.ok("POST", f"{path}/api-keys", {"name": "revoked"})
+    await admin.ok("DELETE", f"/identity/v1/api-keys/{revoked['id']}")
+    world.tokens["revoked key"] = revoked["key"]
     account = await admin.ok("POST", f"{path}/service-accounts", {"name": "robot"})
     invited = {"email": "invited@example.com", "role": "viewer"}
     invitation = await admin.ok("POST", f"{org}/invitations", invited)

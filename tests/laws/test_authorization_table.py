@@ -63,8 +63,8 @@ class Walk:
 
     async def _refuse_everybody(self, service: str, route: Guarded, request: dict[str, Any]) -> None:
         callers = {"no token": None, "garbage": "garbage", **self.world.tokens}
-        for name in ("no token", "garbage", "expired", "suspended member", "revoked session"):
-            if route.is_internal and name not in ("no token", "garbage"):
+        for name in ("no token", "garbage", "revoked key", "expired", "suspended member", "revoked session"):
+            if route.is_internal and name not in ("no token", "garbage", "revoked key"):
                 continue  # a user's token is of another audience there: tested without servers
             await self._expect(service, route, request, (name, callers[name]), {401})
         if route.permission is not None:

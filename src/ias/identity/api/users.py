@@ -118,6 +118,14 @@ async def get_me(actor: Annotated[Claims, signed_in()], parts: PartsOf) -> MeAns
     )
 
 
+@router.delete("/me/memberships/{org_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
+async def delete_own_membership(
+    org_id: UUID, actor: Annotated[Claims, signed_in()], parts: PartsOf, origin: OriginOf, response: Response
+) -> None:
+    """Leave an org; the caller's own keys in it are revoked. Its last owner stays: make another one, or delete it."""
+    say_in_force(response, await parts.members.leave(actor, org_id, origin))
+
+
 @router.get("/users")
 async def list_users(
     access: Annotated[Access, requires(Permission.USERS_READ)],

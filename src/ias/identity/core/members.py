@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.ids import uuid7
-from ias.contracts.permissions import ROLE_PERMISSIONS, Role
+from ias.contracts.permissions import ROLE_PERMISSIONS, Permission, Role
 from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.grants import require_all_that_is_held_by, require_permissions
@@ -31,6 +31,7 @@ from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, ForbiddenError, InvalidError, NotFoundError
+from ias.kit.tokens import Claims
 from ias.kit.writes import check_version
 
 
@@ -154,18 +155,26 @@ class Members:
             member = await _get_member(connection, scope, user_id)
             check_version(member.version)
             await require_power_over(connection, scope, member)
-            if _owns(member.role, member.status):
-                await _require_another_owner(connection, scope)
-            await store.delete_member(connection, scope, user_id)
-            await user_store.raise_token_version(connection, user_id)
-            keys = await key_store.revoke_api_keys_of_user(connection, scope, user_id)
-            changes = [Change("member.delete", user_id, org_id, {"email": member.email, "role": member.role}, None)]
-            changes += [
-                Change("api_key.revoke", key.id, org_id, {"status": "active"}, {"status": "revoked"}) for key in keys
-            ]
-            await append(connection, origin.by(scope.actor), *changes)
+            key_ids = await _remove(connection, scope, member, origin)
         await self._revocations.push(user_ids=[user_id])
-        return await self._records.push(api_key=[key.id for key in keys])
+        return await self._records.push(api_key=key_ids)
+
+    async def leave(self, actor: Claims, org_id: UUID, origin: Origin) -> bool:
+        """Let the caller out of an org, which every member may leave. As `remove`, but for the power that it takes.
+
+        Raises:
+            NotFoundError: they are no member.
+            ConflictError: it would leave the org without an owner.
+        """
+        scope = Access(actor, Permission.ORGS_READ, origin).in_org(str(org_id))
+        user_id = UUID(actor.sub)
+        async with self._database.transaction() as connection:
+            await lock_org(connection, org_id)
+            member = await _get_member(connection, scope, user_id)
+            check_version(member.version)
+            key_ids = await _remove(connection, scope, member, origin)
+        await self._revocations.push(user_ids=[user_id])
+        return await self._records.push(api_key=key_ids)
 
 
 async def lock_org(connection: AsyncConnection, org_id: UUID) -> Org:
@@ -213,6 +222,22 @@ async def require_power_over(connection: AsyncConnection, scope: OrgScope, membe
     """
     await require_power(connection, scope, member.role)
     await require_all_that_is_held_by(connection, scope, member.user_id)
+
+
+async def _remove(connection: AsyncConnection, scope: OrgScope, member: Member, origin: Origin) -> list[UUID]:
+    """Take a member out of the scope's org, which is locked; the ids of their own keys, which are revoked."""
+    if _owns(member.role, member.status):
+        await _require_another_owner(connection, scope)
+    await store.delete_member(connection, scope, member.user_id)
+    await user_store.raise_token_version(connection, member.user_id)
+    keys = await key_store.revoke_api_keys_of_user(connection, scope, member.user_id)
+    before = {"email": member.email, "role": member.role}
+    changes = [Change("member.delete", member.user_id, member.org_id, before, None)]
+    changes += [
+        Change("api_key.revoke", key.id, member.org_id, {"status": "active"}, {"status": "revoked"}) for key in keys
+    ]
+    await append(connection, origin.by(scope.actor), *changes)
+    return [key.id for key in keys]
 
 
 def _owns(role: Role, status: str) -> bool:
