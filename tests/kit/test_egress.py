@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ias.kit.egress import EgressPolicy, EgressRefusedError, Resolve, system_resolver
+from ias.kit.egress import EgressPolicy, EgressRefusedError, Resolve, remembering, system_resolver
 
 
 def names(**known: list[str]) -> Resolve:
@@ -196,25 +196,39 @@ async def test_a_name_is_refused_for_any_address_it_has(address: str) -> None:
     with pytest.raises(EgressRefusedError):
         await policy.admit("http://rebound.example")
     with pytest.raises(EgressRefusedError):
-        await policy.find_target("http://rebound.example")
+        await policy.find_address("rebound.example")
 
 
-async def test_a_name_that_nobody_knows_yet_is_admitted_but_has_no_target() -> None:
+async def test_a_name_that_nobody_knows_yet_is_admitted_but_has_no_address() -> None:
     assert await PUBLIC.admit("https://soon.example/v1") == "https://soon.example/v1"
-    assert await PUBLIC.find_target("https://soon.example/v1") is None
+    assert await PUBLIC.find_address("soon.example") is None
 
 
-async def test_a_target_is_the_address_that_was_checked() -> None:
+async def test_the_address_to_connect_to_is_the_one_that_was_checked() -> None:
     policy = EgressPolicy(
         allow_loopback=False, allow_private_networks=True, resolve=names(engine_internal=["10.0.0.9"])
     )
-    target = await policy.find_target("http://engine.internal:8000/v1")
-    assert target is not None
-    assert (target.url, target.host, target.address) == (
-        "http://engine.internal:8000/v1",
-        "engine.internal",
-        "10.0.0.9",
-    )
+    assert await policy.find_address("engine.internal") == "10.0.0.9"
+
+
+async def test_a_remembered_name_is_judged_each_time_and_an_unknown_one_asked_again() -> None:
+    asked: list[str] = []
+
+    async def resolve(host: str) -> list[str]:
+        asked.append(host)
+        return {"bad.example": ["127.0.0.1"], "good.example": ["10.0.0.9"]}.get(host, [])
+
+    policy = EgressPolicy(allow_loopback=False, allow_private_networks=True, resolve=remembering(resolve, ttl_s=60))
+    for _ in range(2):
+        assert await policy.find_address("good.example") == "10.0.0.9"
+        assert await policy.find_address("absent.example") is None
+        with pytest.raises(EgressRefusedError):
+            await policy.find_address("bad.example")
+    assert sorted(asked) == ["absent.example", "absent.example", "bad.example", "good.example"]
+    forgetful = remembering(resolve, ttl_s=0)
+    await forgetful("good.example")
+    await forgetful("good.example")
+    assert asked.count("good.example") == 3
 
 
 async def test_the_systems_resolver_answers_with_addresses_or_with_none() -> None:

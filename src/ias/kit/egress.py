@@ -8,8 +8,8 @@ Addresses that hand out a machine's own credentials are never allowed, whatever 
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,6 +29,8 @@ _HOST_NAME = re.compile(
 _LOOKS_NUMERIC = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)")
 """What a resolver may read as an IPv4 address although it is not written as one: `2130706433`, `0x7f.1`, `127.1`."""
 
+_REMEMBERED_MAX = 10_000
+
 Resolve = Callable[[str], Awaitable[list[str]]]
 
 
@@ -37,15 +39,6 @@ class EgressRefusedError(InvalidError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, code="egress_refused", errors=[FieldError(pointer="/url", detail=detail)])
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A URL that may be called, and the address to connect to."""
-
-    url: str
-    host: str
-    address: str
 
 
 class EgressPolicy:
@@ -79,17 +72,6 @@ class EgressPolicy:
         normalised = self.normalise(url)
         await self._checked_addresses(_host_of(urlsplit(normalised)))
         return normalised
-
-    async def find_target(self, url: str) -> Target | None:
-        """Where to connect for a URL now; None when its name is not known.
-
-        Raises:
-            EgressRefusedError: see `admit`.
-        """
-        normalised = self.normalise(url)
-        host = _host_of(urlsplit(normalised))
-        addresses = await self._checked_addresses(host)
-        return Target(normalised, host, addresses[0]) if addresses else None
 
     async def find_address(self, host: str) -> str | None:
         """Where to connect for a host now; None when its name is not known.
@@ -140,6 +122,25 @@ def system_resolver(timeout_s: float) -> Resolve:
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     return resolve
+
+
+def remembering(resolve: Resolve, ttl_s: float) -> Resolve:
+    """The same, asked again for a name only after a while. Whoever asks judges the addresses each time all the same."""
+    remembered: dict[str, tuple[float, list[str]]] = {}
+
+    async def resolve_or_remember(host: str) -> list[str]:
+        now = time.monotonic()
+        known = remembered.get(host)
+        if known and known[0] > now:
+            return known[1]
+        addresses = await resolve(host)
+        if len(remembered) >= _REMEMBERED_MAX:
+            remembered.clear()
+        if addresses:
+            remembered[host] = (now + ttl_s, addresses)
+        return addresses
+
+    return resolve_or_remember
 
 
 def _split(url: str) -> SplitResult:

@@ -10,7 +10,8 @@ from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.kit.audit_trail import audit_trail
 from ias.kit.cursors import Cursors
 from ias.kit.database import Database
-from ias.kit.egress import EgressPolicy, system_resolver
+from ias.kit.egress import EgressPolicy, Resolve, remembering, system_resolver
+from ias.kit.guarded_http import GuardedTransport
 from ias.kit.redis_documents import open_redis
 from ias.kit.revocations import Revocations
 from ias.kit.sealing import Sealer, decode_secret_key
@@ -35,6 +36,8 @@ from ias.registry.workers.health_prober import probing
 from ias.registry.workers.route_healing import healing_routes
 
 _IDENTITY_TIMEOUT_S = 5.0
+_NAMES_REMEMBERED_S = 5.0
+"""By the prober alone, which would otherwise look each name up several times a second."""
 
 
 def build_app() -> FastAPI:
@@ -74,18 +77,15 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
     redis = open_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_s)
     opened.push_async_callback(redis.aclose)
     to_identity = await opened.enter_async_context(httpx.AsyncClient(timeout=_IDENTITY_TIMEOUT_S))
-    to_backends = await opened.enter_async_context(
-        httpx.AsyncClient(timeout=settings.registry_verify_timeout_s, trust_env=False, follow_redirects=False)
-    )
     app.state.tracing = open_tracing("registry", settings)
     opened.callback(close_tracing, app.state.tracing)
 
     secret_key = decode_secret_key(settings.secret_key.get_secret_value())
     sealer = Sealer(secret_key, CREDENTIAL_PURPOSE)
-    egress = EgressPolicy(
-        allow_loopback=settings.registry_allow_loopback,
-        allow_private_networks=settings.registry_allow_private_networks,
-        resolve=system_resolver(settings.registry_resolve_timeout_s),
+    resolve = system_resolver(settings.registry_resolve_timeout_s)
+    egress = _egress_policy(settings, resolve)
+    to_backends = await opened.enter_async_context(
+        httpx.AsyncClient(transport=GuardedTransport(egress), timeout=settings.registry_verify_timeout_s)
     )
     tables = RouteTables(database, redis, egress)
     made_changes = Changes(database, tables.push_or_leave_to_heal)
@@ -100,9 +100,7 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
     app.state.models = Models(database, made_changes)
     app.state.route_policies = RoutePolicies(database, made_changes)
     app.state.backends = Backends(database, made_changes, egress, sealer)
-    app.state.verifications = Verifications(
-        app.state.backends, egress, sealer, to_backends, settings.registry_verify_timeout_s
-    )
+    app.state.verifications = Verifications(app.state.backends, sealer, to_backends, settings.registry_verify_timeout_s)
     app.state.route_tables = tables
     app.state.backend_healths = BackendHealths(database, redis)
     bus_url = settings.bus_url.get_secret_value()
@@ -113,11 +111,20 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
 
     app.state.checks = {"postgres": database.ping, "redis": ping_redis}
     await opened.enter_async_context(healing_routes(tables, settings.registry_heal_interval_s))
-    probes = Probes(egress, sealer, timeout_s=settings.registry_probe_timeout_s)
+    to_probe = _egress_policy(settings, remembering(resolve, _NAMES_REMEMBERED_S))
+    probes = Probes(to_probe, sealer, timeout_s=settings.registry_probe_timeout_s)
     lease = ProberLease(redis, settings.registry_prober_lease_s)
     watch = HealthWatch(redis, lease, probes, _watch_rules(settings), WatchMetrics(app.state.registry))
     if settings.registry_prober:
         await opened.enter_async_context(probing(watch, lease, database))
+
+
+def _egress_policy(settings: RegistrySettings, resolve: Resolve) -> EgressPolicy:
+    return EgressPolicy(
+        allow_loopback=settings.registry_allow_loopback,
+        allow_private_networks=settings.registry_allow_private_networks,
+        resolve=resolve,
+    )
 
 
 def _watch_rules(settings: RegistrySettings) -> WatchRules:
