@@ -123,6 +123,7 @@ class HealthWatch:
         self._version = 0
         self._has_news = False
         self._outcomes = OutcomeReader(redis)
+        self._dice = random.Random()  # noqa: S311 - no secret, only not all at once
         self._looks: set[asyncio.Task[None]] = set()
         self.transitions: deque[BackendTransition] = deque(maxlen=_TRANSITIONS_MAX)
         """What is not yet in PostgreSQL, oldest first; when that is away for very long, the oldest are lost."""
@@ -197,7 +198,7 @@ class HealthWatch:
                 _Look(lambda: self._probe(one), rules.probe_interval_s),
                 _Look(lambda: self._scrape(one), rules.scrape_interval_s),
             )
-            spread_s = random.random() * min(1.0, rules.probe_interval_s)  # noqa: S311 - no secret, only not all at once
+            spread_s = self._dice.random() * min(1.0, rules.probe_interval_s)
             self._schedule(watched.probe, now + spread_s)
             self._schedule(watched.scrape, now + spread_s)
         elif watched.backend.move(backend):
@@ -224,12 +225,16 @@ class HealthWatch:
             task.add_done_callback(self._looks.discard)
 
     async def _go(self, look: _Look) -> None:
-        look.at = due = time.monotonic() + _jitter(look.interval_s)
+        look.at = due = time.monotonic() + self._jitter(look.interval_s)
         try:
             await look.go()
         finally:
             look.is_on = False
             self._schedule(look, min(look.at, due))
+
+    def _jitter(self, interval_s: float) -> float:
+        """The interval, a fifth shorter or longer, so that probes that met once do not meet each time."""
+        return interval_s * self._dice.uniform(0.8, 1.2)
 
     async def _probe(self, watched: WatchedBackend) -> None:
         finding = await self._probes.probe(watched.backend, asks_for_sleep=not watched.says_whether_asleep)
@@ -304,8 +309,3 @@ class HealthWatch:
             counts[state.health if state.circuit == "closed" else state.circuit] += 1
         for name, number in counts.items():
             self._metrics.backends.labels(name).set(number)
-
-
-def _jitter(interval_s: float) -> float:
-    """The interval, a fifth shorter or longer, so that probes that met once do not meet each time."""
-    return interval_s * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
