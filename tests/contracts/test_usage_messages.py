@@ -1,5 +1,7 @@
 """Which usage records can be booked: the same for every consumer."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from ias.contracts.usage_messages import UnreadableMessageError, check_message
 from tests.billing.usage import broken, make_record, message
 
+EXAMPLES = sorted((Path(__file__).parents[2] / "contracts" / "events").glob("usage_recorded.v*.example.json"))
+"""One for each version of the schema that gateways have ever published: spools and queues may still hold it."""
 ORG_ID = "0190f3c0-0000-7000-8000-000000000001"
 
 
@@ -61,3 +65,16 @@ def test_a_text_about_nul_is_not_a_nul() -> None:
 def test_a_message_that_cannot_be_read_says_so(body: bytes) -> None:
     with pytest.raises(UnreadableMessageError):
         check_message(body)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_what_gateways_of_any_version_have_published_can_be_booked(example: Path) -> None:
+    stored = json.loads(example.read_text())
+    batch = check_message(example.read_bytes())
+    assert batch.refusals == []
+    assert [str(checked.id) for checked in batch.records] == [record["id"] for record in stored["records"]]
+
+
+def test_what_a_newer_gateway_says_besides_is_passed_over() -> None:
+    newer = broken(make_record(ORG_ID), said_by_a_newer_gateway={"any": "thing"})
+    assert check_message(message(newer)).refusals == []
