@@ -32,6 +32,7 @@ MODULES = (
     "chunked",
     "clock",
     "connection",
+    "context",
     "dispatch",
     "endpoints",
     "event_stream",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ias.gateway.tracing import Tracing
 
 
-@dataclass(slots=True)
+@dataclass
 class Gateway:
     """One worker's parts. Built by `worker.py`, handed to every stage."""
 
