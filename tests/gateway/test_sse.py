@@ -257,16 +257,25 @@ def begun() -> EventStream:
     return stream
 
 
-@pytest.mark.parametrize("length", [1, 20, 220, 234, 235, 236, 237, 1000, 4000])
-def test_usual_events_pass_at_a_glance(length: int) -> None:
-    data = frame(b'data: {"id":"%b"}\n\n' % (b"x" * length))
+@pytest.mark.parametrize("length", [0, 1, 20, 236, 237, 1006, 1007, 1008, 1009, 5000])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_usual_events_pass_at_a_glance(length: int, count: int) -> None:
+    data = frame(b'data: {"id":"%b"}\n\n' % (b"x" * length)) * count
     stream = begun()
-    assert stream.passes(data) == (len(data) != 262)
-    assert stream.events == 1 + (len(data) != 262)
+    assert stream._plain_length(data) == len(data)
+    assert stream._plain_length(data + data[:-1]) == len(data) * 2 - len(data) // count
+    assert stream.events == 1 + count + count * 2 - 1
+
+
+def test_many_events_in_a_chunk_pass_at_a_glance() -> None:
+    data = frame(b'data: {"id":"1"}\n\ndata: {"id":"2"}\n\n')
+    stream = begun()
+    assert stream._plain_length(data + data) == len(data) * 2
+    assert stream.events == 1 + 4
 
 
 @given(
-    st.integers(0, 400).map(lambda n: frame(b'data: {"id":"%b"}\n\n' % (b"x" * n))),
+    st.lists(st.integers(0, 400).map(lambda n: frame(b'data: {"id":"%b"}\n\n' % (b"x" * n))), max_size=4).map(b"".join),
     st.lists(
         st.tuples(st.floats(0, 1), st.sampled_from([b"", b"\n", b"\r\n", b'"usage"', b"x", b"0", b"}"])), max_size=3
     ),
@@ -278,8 +287,9 @@ def test_what_passes_at_a_glance_is_what_the_thorough_way_would_send(
         at = int(where * len(data))
         data = data[:at] + what + data[at:]
     quick, thorough = begun(), begun()
-    if quick.passes(data):
-        assert thorough._feed_thoroughly(data) == data
+    plain = quick._plain_length(data)
+    if plain:
+        assert thorough._feed_thoroughly(data[:plain]) == data[:plain]
         assert (quick.events, quick.usage) == (thorough.events, thorough.usage)
         following = frame(b'data: {"id":"2"}\n\n') + frame(b"data: [DONE]\n\n") + LAST_CHUNK
         assert quick.feed(following) == thorough.feed(following)

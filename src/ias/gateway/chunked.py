@@ -15,7 +15,7 @@ def parse_size_line(line: bytes | bytearray) -> int:
     Raises:
         ChunkedError: not plain hexadecimal.
     """
-    digits = line.split(b";", 1)[0].strip(b" \t") if b";" in line else line
+    digits = line.split(b";", 1)[0].strip(b" \t") if line.find(b";") >= 0 else line
     if not digits or len(digits) > 15 or not _HEX_DIGITS.issuperset(digits):
         raise ChunkedError("a chunk's size is not hexadecimal")
     return int(digits, 16)

@@ -172,7 +172,7 @@ def read_peek(decoder: Decoder, body: Buffer) -> Any:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise unparsable_body() from error
     names = _ACTED_ON.findall(body)
-    is_escaped = b"\\" in body and b"\\u00" in body  # one byte is found in no time
+    is_escaped = body.find(b"\\") >= 0 and body.find(b"\\u00") >= 0  # one byte is found in no time
     if is_escaped or len(names) != len(set(names)) or len(body) > _LARGE_BYTES:
         _check_members(body)
     return peek

@@ -337,7 +337,7 @@ class Relay:
             return
         exchange.usage = usage or estimate_answer(exchange, body)
         exchange.was_served = True
-        if self._backend.vllm_extensions and reasoning.MARK in body:
+        if self._backend.vllm_extensions and body.find(reasoning.MARK) >= 0:
             body = reasoning.name_twice(body)
         asked_model = exchange.peek.model  # the model's name or an alias of it: the client sees the one it used
         if self._backend.upstream_model != asked_model:

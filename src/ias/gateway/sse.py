@@ -64,7 +64,7 @@ class EventScanner:
             self._after_cr = False
             if data[0] == 0x0A:
                 data = data[1:]
-        if b"\r" in data:
+        if data.find(b"\r") >= 0:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data
@@ -82,7 +82,7 @@ class EventScanner:
 
 def parse_event(block: bytes) -> Event | None:
     """The event of a block of lines; None when it carries no data."""
-    if block.startswith(b"data:") and b"\n" not in block:  # what nearly every event is
+    if block.startswith(b"data:") and block.find(b"\n") < 0:  # what nearly every event is
         data = block[6:] if block[5:6] == b" " else block[5:]
         return Event(None, data) if data else None
     name = None
@@ -100,7 +100,7 @@ def parse_event(block: bytes) -> Event | None:
 
 def format_event(event: Event) -> bytes:
     """The bytes of an event, in the one form that every SDK reads."""
-    data = event.data if b"\n" not in event.data else event.data.replace(b"\n", b"\ndata: ")
+    data = event.data if event.data.find(b"\n") < 0 else event.data.replace(b"\n", b"\ndata: ")
     if event.name is None:
         return b"data: %b\n\n" % data
     return b"event: %b\ndata: %b\n\n" % (event.name, data)
