@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ias.gateway.endpoints import CHAT_COMPLETIONS, RESPONSES
 from ias.gateway.errors import Refusal
-from ias.gateway.peek import ChatPeek, read_peek
+from ias.gateway.peek import ChatPeek
+from ias.gateway.read_body import read_peek
 
 DECODER = CHAT_COMPLETIONS.decoder
 ACTED_ON = ["model", "messages", "stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens",

@@ -15,7 +15,8 @@ from ias.gateway.errors import (
     unavailable,
 )
 from ias.gateway.exchange import NEXT, Exchange, Progress
-from ias.gateway.peek import CompletionPeek, read_peek
+from ias.gateway.peek import CompletionPeek
+from ias.gateway.read_body import read_peek
 from ias.gateway.snapshots import Principal
 
 

@@ -6,17 +6,8 @@ from typing import Any
 import msgspec
 
 from ias.contracts.routes import Capability
-from ias.gateway.peek import (
-    ChatPeek,
-    CompletionPeek,
-    Decoder,
-    EmbeddingPeek,
-    ResponsePeek,
-    check_chat,
-    check_completion,
-    check_embedding,
-    check_response,
-)
+from ias.gateway.peek import ChatPeek, CompletionPeek, Decoder, EmbeddingPeek, ResponsePeek
+from ias.gateway.read_body import check_chat, check_completion, check_embedding, check_response
 
 Check = Callable[[Any], None]
 

@@ -13,9 +13,10 @@ from ias.gateway import reasoning
 from ias.gateway.chunked import ChunkedDecoder, ChunkedError
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import normalise_event_error
+from ias.gateway.read_usage import read_chunk, read_usage, to_counts
 from ias.gateway.response_events import LAST_EVENTS, error_event, find_kind, rename_model
 from ias.gateway.sse import Event, EventScanner, EventTooLargeError, format_event
-from ias.gateway.usage import TokenCounts, read_chunk, read_usage, to_counts
+from ias.gateway.usage import TokenCounts
 
 Framing = Literal["chunked", "length", "close"]
 

@@ -14,75 +14,18 @@ import msgspec
 
 from ias.contracts.spending import RateLimit
 from ias.gateway.exchange import Exchange
+from ias.gateway.metrics_export import (
+    DURATION_BUCKETS_S,
+    HistogramValues,
+    Numbers,
+    join_labels,
+    merge,
+    read_numbers,
+    render_numbers,
+)
 from ias.gateway.record_lines import Timing
 
-DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-
-
-class HistogramValues(msgspec.Struct):
-    """Counts per bucket (the last one is above all bounds) and the sum of what was observed."""
-
-    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_S) + 1))
-    total: float = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(DURATION_BUCKETS_S, value)] += 1
-        self.total += value
-
-    def add(self, other: "HistogramValues") -> None:
-        """Count all that another has counted."""
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
-
-
-class Numbers(msgspec.Struct):
-    """Everything that is exported, as it stands in a snapshot file. Labels are joined by the unit separator."""
-
-    counters: dict[str, dict[str, float]] = {}
-    gauges: dict[str, float] = {}
-    histograms: dict[str, dict[str, HistogramValues]] = {}
-
-
-LABELS = {
-    "ias_gateway_requests_total": ("endpoint", "model", "status"),
-    "ias_gateway_tokens_total": ("model", "kind"),
-    "ias_gateway_refusals_total": ("code",),
-    "ias_gateway_rate_limit_refusals_total": ("metric", "scope"),
-    "ias_gateway_request_duration_seconds": ("endpoint",),
-    "ias_gateway_first_byte_seconds": ("endpoint",),
-    "ias_gateway_queue_wait_seconds": ("model",),
-}
-HELP = {
-    "ias_gateway_requests_total": "Requests by endpoint, model and HTTP status (499: the client left before an answer).",
-    "ias_gateway_tokens_total": "Tokens billed, by kind.",
-    "ias_gateway_refusals_total": "Requests that were not served, by error code.",
-    "ias_gateway_rate_limit_refusals_total": "Requests that a rate limit refused, by what it counts and what it applies to.",
-    "ias_gateway_request_duration_seconds": "From a request's head to the end of its answer.",
-    "ias_gateway_first_byte_seconds": "From a request's head to the first byte of its answer.",
-    "ias_gateway_queue_wait_seconds": "How long requests that had to wait for a place at a backend did so.",
-    "ias_gateway_internal_errors_total": "Faults of the gateway itself.",
-    "ias_gateway_redis_failures_total": "Commands that Redis refused.",
-    "ias_gateway_redis_losses_total": "Times the connection to Redis was lost.",
-    "ias_gateway_reservations_exceeded_total": "Requests that cost more than was reserved for them.",
-    "ias_gateway_streams_cut_off_total": "Streams that were ended because they used up what was reserved for them.",
-    "ias_gateway_upstream_retries_total": "Requests that were sent to another backend.",
-    "ias_gateway_backend_wakes_total": "Calls to sleeping backends to wake up.",
-    "ias_gateway_usage_records_total": "Usage records written to the spool.",
-    "ias_gateway_usage_published_total": "Usage records confirmed by the bus.",
-    "ias_gateway_spool_corrupt_lines_total": "Lines of dead workers' spools that could not be read.",
-    "ias_gateway_publish_failures_total": "Attempts at publishing that failed.",
-    "ias_gateway_rejected_documents_total": "Pushed documents that could not be read.",
-    "ias_gateway_in_flight": "Requests being served.",
-    "ias_gateway_connections": "Open client connections.",
-    "ias_gateway_queue_length": "Requests that wait for a place at a backend.",
-    "ias_gateway_upstream_in_flight": "Requests at backends.",
-    "ias_gateway_spool_bytes": "Bytes of usage not yet published, of the whole host as each worker sees it.",
-    "ias_gateway_settlements_waiting": "Settlements Redis has not acknowledged.",
-    "ias_gateway_redis_up": "Workers connected to Redis.",
-}
 _CODES_MAX = 200
-_SEPARATOR = "\x1f"
 _SNAPSHOT = "metrics-{slot}.json"
 _GAUGES_VALID_S = 5.0
 """A sibling's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
@@ -127,7 +70,7 @@ class Metrics:
         self._sources: list[tuple[str, Callable[[], float], bool]] = []
         self._run_dir = run_dir
         self._slot = slot
-        self._before = _read_numbers(run_dir / _SNAPSHOT.format(slot=slot)) or Numbers()
+        self._before = read_numbers(run_dir / _SNAPSHOT.format(slot=slot)) or Numbers()
 
     def add_source(self, name: str, read: Callable[[], float], *, is_counter: bool = False) -> None:
         """Export a number that something else keeps."""
@@ -139,9 +82,9 @@ class Metrics:
         tally = self._tallies.get(name) or self._open(name)
         tally.requests += 1
         duration_s, ttft_s = timing.duration_s, timing.ttft_s
-        tally.durations.observe(duration_s)
+        _observe(tally.durations, duration_s)
         if ttft_s is not None:
-            tally.first_bytes.observe(ttft_s)
+            _observe(tally.first_bytes, ttft_s)
         if exchange.error_code is not None:
             self.count_refusal(exchange.error_code)
         usage = exchange.usage
@@ -160,7 +103,7 @@ class Metrics:
 
     def observe_queue_wait(self, model: str, waited_s: float) -> None:
         """Count a request that had to wait for its place."""
-        self._queue_waits[model].observe(waited_s)
+        _observe(self._queue_waits[model], waited_s)
 
     def count_refusal(self, code: str) -> None:
         """Count a refusal. Some codes are the backends' own; however many they make up, so many are told apart."""
@@ -174,12 +117,14 @@ class Metrics:
         numbers = Numbers(
             counters={
                 "ias_gateway_requests_total": {
-                    _join(endpoint, model, str(status)): tally.requests
+                    join_labels(endpoint, model, str(status)): tally.requests
                     for (endpoint, model, status), tally in self._tallies.items()
                 },
                 "ias_gateway_tokens_total": self._collect_tokens(),
                 "ias_gateway_refusals_total": dict(self._refusals),
-                "ias_gateway_rate_limit_refusals_total": {_join(*key): n for key, n in self._limit_refusals.items()},
+                "ias_gateway_rate_limit_refusals_total": {
+                    join_labels(*key): n for key, n in self._limit_refusals.items()
+                },
                 "ias_gateway_internal_errors_total": {"": self.internal_errors},
                 "ias_gateway_redis_failures_total": {"": self.redis_failures},
                 "ias_gateway_reservations_exceeded_total": {"": self.reservations_exceeded},
@@ -198,17 +143,17 @@ class Metrics:
                 numbers.counters[name] = {"": read()}
             else:
                 numbers.gauges[name] = read()
-        _merge(numbers, self._before, with_gauges=False)
+        merge(numbers, self._before, with_gauges=False)
         return numbers
 
     def _collect_tokens(self) -> dict[str, float]:
         tokens: defaultdict[str, float] = defaultdict(float)
         for (_, model, _), tally in self._tallies.items():
             if tally.input_tokens or tally.output_tokens:
-                tokens[_join(model, "input")] += tally.input_tokens
-                tokens[_join(model, "output")] += tally.output_tokens
+                tokens[join_labels(model, "input")] += tally.input_tokens
+                tokens[join_labels(model, "output")] += tally.output_tokens
             if tally.cached_input_tokens:
-                tokens[_join(model, "cached_input")] += tally.cached_input_tokens
+                tokens[join_labels(model, "cached_input")] += tally.cached_input_tokens
         return tokens
 
     def save(self) -> None:
@@ -222,17 +167,10 @@ class Metrics:
         """All workers' numbers in Prometheus' text format."""
         numbers = self.collect()
         for path in sorted(self._run_dir.glob(_SNAPSHOT.format(slot="*"))):
-            sibling = None if path.name == _SNAPSHOT.format(slot=self._slot) else _read_numbers(path)
+            sibling = None if path.name == _SNAPSHOT.format(slot=self._slot) else read_numbers(path)
             if sibling is not None:
-                _merge(numbers, sibling, with_gauges=_is_recent(path))
+                merge(numbers, sibling, with_gauges=_is_recent(path))
         return render_numbers(numbers)
-
-
-def _read_numbers(path: Path) -> Numbers | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Numbers)
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def _is_recent(path: Path) -> bool:
@@ -242,66 +180,6 @@ def _is_recent(path: Path) -> bool:
         return False
 
 
-def _merge(into: Numbers, other: Numbers, *, with_gauges: bool) -> None:
-    for name, values in other.counters.items():
-        known = into.counters.setdefault(name, {})
-        for labels, value in values.items():
-            known[labels] = known.get(labels, 0) + value
-    if with_gauges:
-        for name, value in other.gauges.items():
-            into.gauges[name] = into.gauges.get(name, 0) + value
-    for name, histograms in other.histograms.items():
-        merged = into.histograms[name] = dict(into.histograms.get(name, {}))
-        for labels, histogram in histograms.items():
-            total = HistogramValues()
-            total.add(histogram)
-            if labels in merged:
-                total.add(merged[labels])
-            merged[labels] = total
-
-
-def _join(*labels: str) -> str:
-    return _SEPARATOR.join(labels)
-
-
-def _labels(name: str, joined: str, **more: str) -> str:
-    names = LABELS.get(name, ())
-    pairs = [*zip(names, joined.split(_SEPARATOR), strict=True)] if names else []
-    pairs += more.items()
-    if not pairs:
-        return ""
-    return "{" + ",".join(f'{label}="{_escape(value)}"' for label, value in pairs) + "}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def render_numbers(numbers: Numbers) -> bytes:
-    """Prometheus' text format."""
-    lines: list[str] = []
-    for name, values in numbers.counters.items():
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} counter"]
-        lines += [
-            f"{name}{_labels(name, joined)} {value:g}" if value < 1e6 else f"{name}{_labels(name, joined)} {value:.0f}"
-            for joined, value in values.items()
-        ]
-    for name, value in numbers.gauges.items():
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} gauge", f"{name} {value:.0f}"]
-    for name, histograms in numbers.histograms.items():
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} histogram"]
-        for joined, histogram in histograms.items():
-            lines += _render_histogram(name, joined, histogram)
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _render_histogram(name: str, joined: str, histogram: HistogramValues) -> list[str]:
-    lines = []
-    seen = 0
-    for bound, count in zip((*DURATION_BUCKETS_S, float("inf")), histogram.counts, strict=True):
-        seen += count
-        text = "+Inf" if bound == float("inf") else f"{bound:g}"
-        lines.append(f"{name}_bucket{_labels(name, joined, le=text)} {seen}")
-    lines.append(f"{name}_sum{_labels(name, joined)} {histogram.total:.6f}")
-    lines.append(f"{name}_count{_labels(name, joined)} {seen}")
-    return lines
+def _observe(histogram: HistogramValues, value: float) -> None:
+    histogram.counts[bisect_left(DURATION_BUCKETS_S, value)] += 1
+    histogram.total += value

@@ -24,13 +24,13 @@ from ias.gateway.event_stream import BrokenStreamError, EventStream, Framing, Re
 from ias.gateway.exchange import WAIT, Exchange, Progress
 from ias.gateway.json_splice import edit_object
 from ias.gateway.normalise import refusal_of
+from ias.gateway.read_usage import NoJsonObjectError, read_answer_usage
 from ias.gateway.route import make_ask, note_wait, take_place
 from ias.gateway.routers import backend_lines
 from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
-from ias.gateway.usage import NoJsonObjectError, read_answer_usage
 
 _ERROR_BYTES_MAX = 1_048_576
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
