@@ -36,7 +36,13 @@ def _template(*command: str | bytes | int) -> bytes:
     return packed.replace(_ID_MARK.encode(), b"%b").replace(_NUMBER_MARK_PACKED, b"%b")
 
 
+_BULKS = tuple(b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(1024))
+"""Of lifetimes and most counts of tokens."""
+
+
 def _bulk(number: int) -> bytes:
+    if 0 <= number < 1024:
+        return _BULKS[number]
     digits = b"%d" % number
     return b"$%d\r\n%b\r\n" % (len(digits), digits)
 

@@ -194,20 +194,12 @@ def read_batches(segment: Path, *, is_own: bool = False) -> Iterator[tuple[list[
 
     What this process wrote itself (`is_own`) was written whole and is not parsed again.
     """
-    batch: list[bytes] = []
-    size = corrupt = 0
     with segment.open("rb") as file:
-        for line in file:
-            if not (is_own and line.endswith(b"}\n")) and not _is_record(line):
-                corrupt += 1
-                continue
-            batch.append(line[:-1])
-            size += len(line)
-            if len(batch) >= _BATCH_RECORDS_MAX or size >= _BATCH_BYTES_MAX:
-                yield batch, corrupt
-                batch, size, corrupt = [], 0, 0
-    if batch or corrupt:
-        yield batch, corrupt
+        while lines := file.readlines(_BATCH_BYTES_MAX):
+            for start in range(0, len(lines), _BATCH_RECORDS_MAX):
+                some = lines[start : start + _BATCH_RECORDS_MAX]
+                batch = [line[:-1] for line in some if (is_own and line.endswith(b"}\n")) or _is_record(line)]
+                yield batch, len(some) - len(batch)
 
 
 def _is_record(line: bytes) -> bool:
