@@ -51,7 +51,7 @@ MODULES = (
     "relay",
     "request_ids",
     "route",
-    "routing",
+    "routers",
     "script_calls",
     "settle",
     "settlements",

@@ -193,7 +193,9 @@ async def test_a_client_that_leaves_gives_its_claim_up(gateway: RunningGateway, 
     await until_free(gateway)  # the backend hangs until then: a client that has left unnoticed is not answered
     upstream.script = answer_politely
     async with asyncio.timeout(10):
-        while (answer := await ask_with(gateway, "k")).status == 409:  # the last may have waited to be accepted until now
+        while (
+            answer := await ask_with(gateway, "k")
+        ).status == 409:  # the last may have waited to be accepted until now
             await asyncio.sleep(0.05)
     assert answer.status == 200
 
