@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,9 +45,17 @@ async def test_a_hundred_at_once_never_exceed_a_hard_budget(
     assert len(await gateway.records(served)) == served
 
 
-async def test_86_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: RunningGateway) -> None:
+async def test_86_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: RunningGateway, tmp_path: Path) -> None:
     await gateway.pushed.budgets(budget(10))
-    answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    access_log = gateway.worker.gateway.access_log
+    with (tmp_path / "access.log").open("wb") as log:
+        access_log._enabled, access_log._fd = True, log.fileno()
+        answer = await ask(gateway.port, chat(), key=gateway.pushed.key)
+        await until(lambda: (tmp_path / "access.log").stat().st_size > 0)
+        access_log._enabled = False
+    line = json.loads((tmp_path / "access.log").read_text())
+    assert (line["status"], line["code"], line["denied_by"]) == (429, "insufficient_quota", "budget:b1")
+    assert answer.headers["x-request-id"] == line["request_id"]
     assert answer.status == 429
     assert (answer.error["type"], answer.error["code"]) == ("insufficient_quota", "insufficient_quota")
     assert answer.headers["x-should-retry"] == "false"

@@ -33,6 +33,7 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
     output_tokens: int = 0
     cost_nano_usd: int = 0
     code: str | None = None
+    denied_by: str | None = None
     attempts: list[str] = []
 
 
@@ -107,5 +108,6 @@ def _line(exchange: Exchange, timing: Timing) -> AccessLine:
         output_tokens=0 if usage is None else usage.output_tokens,
         cost_nano_usd=exchange.cost_nano_usd,
         code=exchange.error_code,
+        denied_by=exchange.denied_by,
         attempts=exchange.attempts,
     )

@@ -38,14 +38,17 @@ class Refusal(Exception):  # noqa: N818 - the answer to a client, seldom a fault
         code: str | None = None,
         param: str | None = None,
         headers: bytes = b"",
+        denied_by: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.code = code
         self.param = param
-        self.headers = headers
+        self.headers = headers if denied_by is None else headers + f"x-ias-denied-by: {denied_by}\r\n".encode()
         """Complete header lines, each ended by CRLF."""
+        self.denied_by = denied_by
+        """The ceiling that has no room, as kind and id."""
 
     def body(self) -> bytes:
         """The JSON body."""
@@ -202,10 +205,8 @@ def budget_exhausted(budget_id: str, scope_kind: str, remaining_nano_usd: int, r
         "which is less than this request may cost.",
         kind="insufficient_quota",
         code="insufficient_quota",
-        headers=(
-            DO_NOT_RETRY
-            + f"x-ias-denied-by: budget:{budget_id}\r\nx-ias-remaining-nano-usd: {remaining_nano_usd}\r\n".encode()
-        ),
+        headers=DO_NOT_RETRY + b"x-ias-remaining-nano-usd: %d\r\n" % remaining_nano_usd,
+        denied_by=f"budget:{budget_id}",
     )
 
 

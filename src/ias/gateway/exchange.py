@@ -192,6 +192,8 @@ class Exchange:
     # the answer
     status: int = 0
     error_code: str | None = None
+    denied_by: str | None = None
+    """The budget or rate limit that refused the request."""
     is_gone: bool = False
     """The client has left."""
     is_over: bool = False

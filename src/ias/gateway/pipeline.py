@@ -155,6 +155,7 @@ def _stages(request: Request, endpoint: Endpoint) -> tuple[Stage, ...]:
 
 def _refuse(exchange: Exchange, refusal: Refusal) -> None:
     exchange.error_code = refusal.code or refusal.kind
+    exchange.denied_by = refusal.denied_by
     if exchange.is_gone:
         return
     if exchange.status:  # the answer has begun: all that is left is to cut it

@@ -85,7 +85,8 @@ def over_limit(limit: RateLimit, model: str, *, left: int, asked: int, wait_ms: 
         text,
         kind=kind,
         code="rate_limit_exceeded",
-        headers=headers + f"x-ias-denied-by: rate_limit:{limit.id}\r\n".encode(),
+        headers=headers,
+        denied_by=f"rate_limit:{limit.id}",
     )
 
 
