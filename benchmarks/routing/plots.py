@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-COLOURS = ("#9aa5b1", "#c5b39a", "#7ba3cc", "#8fbf9f", "#d1495b")
+COLOURS = ("#9aa5b1", "#c5b39a", "#7ba3cc", "#b7a6d6", "#8fbf9f", "#d1495b")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 760, 320, 20, 70, 40
 
 

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
+from benchmarks.routing.plots import draw_bars
 from benchmarks.routing.scenarios import DURATION_S, SCENARIOS, WARM_UP_S, Scenario
 from ias.engine.simulation.cluster import Run, Setting, simulate
 from ias.engine.simulation.dispatch import Direct, Dispatcher
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the workload [1]")
     parser.add_argument("--no-capacity", action="store_true", help="do not search for capacities: much quicker")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="simulations at a time [all processors]")
+    parser.add_argument("--plot", type=Path, help="draw each policy's goodput into this SVG file")
     given = parser.parse_args()
     cells = [
         Asked(scenario, policy, given.gateways, given.seed, not given.no_capacity)
@@ -63,16 +66,21 @@ def main() -> None:
     print(HEADER)
     print("|" + "---|" * (HEADER.count("|") - 1))
     simulated_s = cpu_s = 0.0
+    bars: dict[str, list[float]] = {policy: [] for policy in given.policy or POLICIES}
     with ProcessPoolExecutor(given.processes) as pool:
-        for line, replica_seconds, took_s in pool.map(measure, cells):
+        for cell, (line, goodput, replica_seconds, took_s) in zip(cells, pool.map(measure, cells), strict=True):
             print(line, flush=True)
+            bars[cell.policy].append(goodput)
             simulated_s += replica_seconds
             cpu_s += took_s
+    if given.plot:
+        title = "First tokens within the objective, requests a second, at each scenario's own rate"
+        given.plot.write_text(draw_bars(title, given.scenario or list(SCENARIOS), bars))
     print(f"\n{simulated_s:.0f} replica-seconds in {cpu_s:.0f} s of processor time: {simulated_s / cpu_s:.0f} a second")
 
 
-def measure(asked: Asked) -> tuple[str, float, float]:
-    """A line of the table, the replica-seconds simulated and the processor time it took."""
+def measure(asked: Asked) -> tuple[str, float, float, float]:
+    """A line of the table, the goodput, the replica-seconds simulated and the processor time it took."""
     began = time.process_time()
     scenario = SCENARIOS[asked.scenario]
     run = simulate_at(scenario, asked, scenario.rate)
@@ -81,7 +89,8 @@ def measure(asked: Asked) -> tuple[str, float, float]:
     if asked.search:
         found, searched = search_capacity(scenario, asked)
         capacity, replica_seconds = f"{found:.1f}", replica_seconds + searched
-    return describe(scenario, asked, run, capacity), replica_seconds, time.process_time() - began
+    goodput = summary_of(scenario, run).goodput
+    return describe(scenario, asked, run, capacity), goodput, replica_seconds, time.process_time() - began
 
 
 def simulate_at(scenario: Scenario, asked: Asked, rate: float) -> Run:

@@ -1,0 +1,31 @@
+"""What routing is for, on the simulator's clock: the same on every machine. `benchmarks/routing` has the whole comparison."""
+
+from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
+from benchmarks.routing.run import Asked, simulate_at, summary_of
+from benchmarks.routing.scenarios import DURATION_S, LENGTHS, REPLICAS, SCENARIOS, WARM_UP_S, cluster
+
+from ias.engine.simulation import workloads
+from ias.engine.simulation.cluster import Setting, simulate
+from ias.engine.simulation.results import summarize, summarize_tenants
+
+
+def test_where_prompts_are_shared_it_serves_twice_as_many_in_time_as_round_robin() -> None:
+    scenario = SCENARIOS["sharing"]
+    found = {
+        policy: summary_of(scenario, simulate_at(scenario, Asked("sharing", policy, 1, 1, False), 30.0))
+        for policy in ("round-robin", "gateway")
+    }
+    assert found["gateway"].attainment > 0.99
+    assert found["gateway"].cache_hit_rate > 0.9
+    assert found["gateway"].goodput > 2 * found["round-robin"].goodput
+
+
+def test_who_is_flooded_hardly_notices() -> None:
+    scenario = SCENARIOS["flood"]
+    window = {"since_s": WARM_UP_S, "until_s": DURATION_S, "ttft_objective_s": 0.5}
+    load = workloads.unshared(rate=scenario.rate, duration_s=DURATION_S, lengths=LENGTHS, seed=1, tenant="victim")
+    alone = summarize(simulate(load, cluster()[: REPLICAS // 2], GatewayDispatcher, Setting(seed=1)).records, **window)
+    run = simulate_at(scenario, Asked("flood", "gateway", 1, 1, False), scenario.rate)
+    flooded = summarize_tenants(run.records, **window)["victim"]
+    assert flooded.ok == flooded.requests
+    assert flooded.ttft.p99 < 1.3 * alone.ttft.p99
