@@ -29,7 +29,8 @@ from tests.gateway.platform import ORG, budget, limit
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
-HARD, SOFT = budget(1000, name="hard"), budget(1, mode="soft", name="soft")
+HARD, SOFT = budget(1000, name="hard"), budget(700, mode="soft", name="soft")
+ALERT = budget(1, mode="alert", name="alert")
 
 
 @dataclass
@@ -72,8 +73,8 @@ class Held:
 class Model:
     """All ceilings and requests of the org."""
 
-    settled: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0})
-    reserved: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0})
+    settled: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0, "alert": 0})
+    reserved: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0, "alert": 0})
     buckets: dict[str, Bucket] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
 
@@ -108,7 +109,7 @@ class Admissions(RuleBasedStateMachine):
         metrics=st.sets(
             st.sampled_from(["requests_per_minute", "tokens_per_minute", "requests_per_day", "concurrency"])
         ),
-        budgets=st.sampled_from([(), (HARD,), (SOFT,), (HARD, SOFT)]),
+        budgets=st.sampled_from([(), (HARD,), (SOFT,), (ALERT,), (HARD, SOFT, ALERT)]),
         most=st.integers(1, 12),
     )
     def begin(self, metrics: set[Metric], budgets: tuple[Budget, ...], most: int) -> None:
@@ -161,6 +162,8 @@ class Admissions(RuleBasedStateMachine):
         model, now_ms, refusing = self.model, self.scripts.now_ms, set()
         if HARD in self.kinds and 0 < amount > self.hard_limit - model.settled["hard"] - model.reserved["hard"]:
             refusing.add("hard")
+        if SOFT in self.kinds and amount > 0 and model.settled["soft"] >= SOFT.limit_nano_usd:
+            refusing.add("soft")
         for metric, bucket in model.buckets.items():
             if metric == "concurrency":
                 full = model.leases(now_ms) >= bucket.limit.limit

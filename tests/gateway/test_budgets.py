@@ -93,11 +93,22 @@ async def test_the_models_own_limit_is_put_in(gateway: RunningGateway, upstream:
     assert [received.document["max_tokens"] for received in upstream.received] == [77, 77, 50]
 
 
-async def test_a_soft_budget_counts_and_never_refuses(gateway: RunningGateway) -> None:
+async def test_a_soft_budget_refuses_once_it_is_spent(gateway: RunningGateway) -> None:
     await gateway.pushed.budgets(budget(1, mode="soft"))
     assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
     await gateway.until_quiet()
     assert await gateway.pushed.counter("b1") == (COST, 0)
+    refused = await ask(gateway.port, chat(), key=gateway.pushed.key)
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+    assert refused.headers["x-ias-denied-by"] == "budget:b1"
+
+
+async def test_an_alert_budget_counts_and_never_refuses(gateway: RunningGateway) -> None:
+    await gateway.pushed.budgets(budget(1, mode="alert"))
+    for times in (1, 2):
+        assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
+        await gateway.until_quiet()
+        assert await gateway.pushed.counter("b1") == (times * COST, 0)
 
 
 async def test_all_scopes_count_and_the_narrowest_denies(gateway: RunningGateway) -> None:

@@ -59,7 +59,7 @@ async def test_a_stream_that_outgrows_its_reservation_ends_by_length(
     assert await gateway.pushed.counter("b1") == (record["cost_nano_usd"], 0)
 
 
-@pytest.mark.parametrize("mode", ["soft", None])
+@pytest.mark.parametrize("mode", ["soft", "alert", None])
 async def test_where_no_hard_budget_holds_it_a_stream_goes_on(
     gateway: RunningGateway, upstream: ScriptedUpstream, mode: str | None
 ) -> None:

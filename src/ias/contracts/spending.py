@@ -15,7 +15,9 @@ from ias.contracts.money import AMOUNT_NANO_USD_MAX, cost_nano_usd
 
 ScopeKind = Literal["org", "project", "api_key", "user", "model"]
 Window = Literal["day", "week", "month", "total"]
-Mode = Literal["hard", "soft"]
+Mode = Literal["hard", "soft", "alert"]
+"""What a budget refuses: `hard` whatever might exceed it; `soft` everything once it is spent, so that what was in flight then may
+exceed it; `alert` nothing, it only counts."""
 Metric = Literal["requests_per_minute", "tokens_per_minute", "requests_per_day", "concurrency"]
 """What a rate limit counts. `concurrency` is requests being served at a time. Days are those of UTC."""
 

@@ -100,7 +100,8 @@ def _counter(org_id: str, budget: Budget, now: float) -> str:
 
 
 def _arguments(budget: Budget, now: float) -> tuple[str, str]:
-    return str(budget.limit_at(now)) if budget.mode == "hard" else "", str(_TTL_S[budget.window])
+    limit = "" if budget.mode == "alert" else str(budget.limit_at(now))
+    return f"~{limit}" if budget.mode == "soft" else limit, str(_TTL_S[budget.window])
 
 
 def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> bool:

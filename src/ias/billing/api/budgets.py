@@ -34,7 +34,11 @@ AlertPercents = Annotated[
 
 
 class BudgetBody(Body):
-    """A ceiling on what a scope may spend in a window. `hard` refuses what would exceed it; `soft` only counts."""
+    """A ceiling on what a scope may spend in a window.
+
+    `hard` refuses what might exceed it; `soft` refuses once it is spent, so that what was in flight may exceed it; `alert`
+    refuses nothing.
+    """
 
     org_id: UUID
     scope: ScopeBody

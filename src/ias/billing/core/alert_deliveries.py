@@ -147,7 +147,7 @@ def _message(alert: Alert, budget: Budget) -> dict[str, object]:
 def _compose(alert: Alert, budget: Budget, to: str) -> Mail:
     scope = f"{budget.scope_kind.replace('_', ' ')} {budget.scope_id}"
     spent, limit = format_usd(alert.spent_nano_usd), format_usd(alert.limit_nano_usd)
-    blocks = "From its limit on requests are refused." if budget.mode == "hard" else "It refuses nothing."
+    blocks = "It refuses nothing." if budget.mode == "alert" else "From its limit on requests are refused."
     return Mail(
         to=to,
         subject=f"{alert.percent} % of a budget is spent ({scope})",

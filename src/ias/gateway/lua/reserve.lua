@@ -5,7 +5,8 @@
 -- ARGV: 1 request id, 2 amount (nano-USD), 3 tokens it is expected to use, 4 lifetime of the reservation (s),
 --       5 whose reservation it is (contracts.spending.ReservationClaim), 6 time in ms ('' for Redis' own), 7 how many budgets there are,
 --       8 '1' when something of the request will have to be settled, else '0',
---       then for each budget: its limit ('' for a soft one, which counts but never refuses) and its time to live (s, 0 for ever),
+--       then for each budget: its limit ('~' before it for a soft one, which refuses only once that is spent, whatever is reserved; ''
+--       for one that refuses nothing) and its time to live (s, 0 for ever),
 --       then for each rate limit: its metric and its limit
 -- Returns {1, amount that would still fit (-1: no hard budget), …} or
 --         {0, index of the denying ceiling (from 1), what is left of it, ms to wait (-1: it can never fit; 0: nobody knows), …},
@@ -24,12 +25,16 @@ local expires_at = math.floor(now / 1000) + ARGV[4]
 local amount, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Budgets: the one with the least left decides. What costs nothing counts in none and is refused by none.
-local least, least_index, fresh = nil, nil, {}
+local least, least_index, spent_index, fresh = nil, nil, nil, {}
 for i = 1, BUDGETS do
   local counted = redis.call('HMGET', KEYS[2 + i], 'settled', 'reserved')
   fresh[i] = not counted[1] and not counted[2]
   local limit = ARGV[7 + 2 * i]
-  if limit ~= '' then
+  if limit:sub(1, 1) == '~' then
+    if tonumber(limit:sub(2)) <= (tonumber(counted[1]) or 0) then
+      spent_index = i
+    end
+  elseif limit ~= '' then
     local left = tonumber(limit) - (tonumber(counted[1]) or 0) - (tonumber(counted[2]) or 0)
     if not least or left < least then
       least, least_index = left, i
@@ -39,6 +44,9 @@ end
 local denying, denied_left, wait_ms = nil, 0, nil
 if least and amount > 0 and amount > least then
   denying, denied_left, wait_ms = least_index, least, -1
+end
+if spent_index and amount > 0 then
+  denying, denied_left, wait_ms = spent_index, 0, -1
 end
 
 -- Whether the request holds what it asks for already: an earlier call admitted it, whose reply was lost, say.
