@@ -47,6 +47,8 @@ HELP = {
     "ias_gateway_internal_errors_total": "Faults of the gateway itself.",
     "ias_gateway_redis_failures_total": "Commands that Redis refused.",
     "ias_gateway_redis_losses_total": "Times the connection to Redis was lost.",
+    "ias_gateway_unguarded_admissions_total": "Requests let through, within what an org allows, while Redis was away.",
+    "ias_gateway_unguarded_refusals_total": "Requests refused while Redis was away: more than their org allows.",
     "ias_gateway_reservations_exceeded_total": "Requests that cost more than was reserved for them.",
     "ias_gateway_streams_cut_off_total": "Streams that were ended because they used up what was reserved for them.",
     "ias_gateway_upstream_retries_total": "Requests that were sent to another backend.",
@@ -62,17 +64,22 @@ HELP = {
     "ias_gateway_upstream_in_flight": "Requests at backends.",
     "ias_gateway_spool_bytes": "Bytes of usage not yet published, of the whole host as each worker sees it.",
     "ias_gateway_settlements_waiting": "Settlements Redis has not acknowledged.",
+    "ias_gateway_unguarded_nano_usd": "What orgs have taken, since Redis went away, of what they allow without it.",
     "ias_gateway_redis_up": "Workers connected to Redis.",
 }
 _SEPARATOR = "\x1f"
 
 
 def read_numbers(path: Path) -> Numbers | None:
-    """A snapshot; None where there is none that can be read."""
+    """A snapshot, without numbers that only another release knows; None where there is none that can be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Numbers)
+        numbers = msgspec.json.decode(path.read_bytes(), type=Numbers)
     except (OSError, msgspec.MsgspecError):
         return None
+    for values in (numbers.counters, numbers.gauges, numbers.histograms):
+        for unknown in values.keys() - HELP.keys():
+            del values[unknown]
+    return numbers
 
 
 def merge(into: Numbers, other: Numbers, *, with_gauges: bool) -> None:
