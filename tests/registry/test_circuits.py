@@ -29,8 +29,18 @@ def test_few_failures_open_nothing_whatever_their_share() -> None:
     breaker = CircuitBreaker(RULES)
     breaker.observe(0, RULES.failures_min - 1, 0)
     assert not breaker.advance(0, is_ready=True)
-    breaker.observe(0, 1, RULES.window_s + 1)
+    breaker.observe(1, 1, RULES.window_s + 1)
     assert not breaker.advance(RULES.window_s + 1, is_ready=True), "those before are forgotten"
+
+
+def test_failures_one_after_the_other_open_it_however_rarely_it_is_asked() -> None:
+    breaker = CircuitBreaker(RULES)
+    for number in range(RULES.failures_min):
+        assert breaker.state == "closed"
+        breaker.observe(0, 1, number * 2 * RULES.window_s)
+        breaker.advance(number * 2 * RULES.window_s, is_ready=True)
+    assert breaker.state == "open"
+    assert f"the last {RULES.failures_min} requests failed" in breaker.reason
 
 
 def test_an_open_circuit_is_tried_and_closes_when_it_works() -> None:

@@ -39,7 +39,9 @@ class RegistrySettings(BusSettings, ServiceSettings):
         30.0, ge=0, description="How long a backend that recovered gets less than its share of the requests."
     )
     registry_circuit_failures_min: int = Field(
-        5, ge=1, description="A backend's circuit opens when so many requests, and half of them, failed within 20 s."
+        5,
+        ge=1,
+        description="A backend's circuit opens when so many requests failed one after the other, or within 20 s and half of them.",
     )
     registry_circuit_open_s: float = Field(
         5.0,

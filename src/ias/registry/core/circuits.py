@@ -18,7 +18,10 @@ class CircuitRules:
     """How far back outcomes count."""
     failures_min: int = 5
     failed_share_min: float = 0.5
-    """It opens when at least so many of the requests in the window failed, and at least this share of them."""
+    """It opens when at least so many of the requests in the window failed, and at least this share of them.
+
+    Or when so many failed one after the other, however long that took: gateways send less and less to what fails.
+    """
     open_s: float = 5.0
     """How long it is open the first time."""
     open_max_s: float = 300.0
@@ -41,11 +44,13 @@ class CircuitBreaker:
         self._until = now + rules.open_s
         """When an open circuit is tried, or a half-open one closes untried, or the openings of a closed one are forgotten."""
         self._outcomes: deque[tuple[float, int, int]] = deque()
+        self._failed_in_a_row = 0
 
     def observe(self, succeeded: int, failed: int, now: float) -> None:
         """Take note of requests that gateways have seen the end of."""
         if self.state != "open" and (succeeded or failed):
             self._outcomes.append((now, succeeded, failed))
+            self._failed_in_a_row = 0 if succeeded else self._failed_in_a_row + failed
 
     def advance(self, now: float, *, is_ready: bool) -> bool:
         """Go to the state that is right now; whether it is another. `is_ready`: the probes find nothing wrong."""
@@ -59,6 +64,8 @@ class CircuitBreaker:
                 self._half_open(now)
         elif self.state == "half_open":
             self._judge_trial(succeeded, failed, now, is_ready=is_ready)
+        elif self._failed_in_a_row >= self._rules.failures_min:
+            self._open(f"the last {self._failed_in_a_row} requests failed", now)
         elif self._is_too_much(succeeded, failed):
             self._open(f"{failed} of {succeeded + failed} requests failed within {self._rules.window_s:g} s", now)
         elif self._openings and now >= self._until:
@@ -81,7 +88,7 @@ class CircuitBreaker:
         self.reason = f"{reason}; it is tried again after {length_s:g} s"
         self._openings = min(self._openings + 1, 32)
         self._until = now + length_s
-        self._outcomes.clear()
+        self._forget_outcomes()
 
     def _half_open(self, now: float) -> None:
         self.state = "half_open"
@@ -92,4 +99,8 @@ class CircuitBreaker:
         self.state = "closed"
         self.reason = ""
         self._until = now + self._rules.forget_s
+        self._forget_outcomes()
+
+    def _forget_outcomes(self) -> None:
         self._outcomes.clear()
+        self._failed_in_a_row = 0
