@@ -5,7 +5,7 @@ and the budgets.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -78,7 +78,9 @@ class Adjustments:
             cost = sum(entry.cost_nano_usd for entry in known)
             if cost == right_cost:
                 raise ConflictError(f"The request costs {format_usd(cost)} USD already.", code="nothing_to_correct")
-            entry = _correction(usage[0], right_cost - cost, {"reason": new.reason, "actor": scope.actor.sub})
+            entry = usage[0].correct(
+                right_cost - cost, rating="adjusted", decision={"reason": new.reason, "actor": scope.actor.sub}
+            )
             await _book(connection, entry, scope)
         await after_commit(lambda: self.tell_counters_or_leave_it(entry.org_id))
         return entry
@@ -120,23 +122,6 @@ async def _book(connection: AsyncConnection, entry: LedgerEntry, scope: OrgScope
         "reason": entry.decision["reason"],
     }
     await append(connection, "billing", scope.cause, Change(f"{entry.kind}.create", entry.id, entry.org_id, after=told))
-
-
-def _correction(usage: LedgerEntry, difference: int, decision: dict[str, Any]) -> LedgerEntry:
-    return replace(
-        usage,
-        id=uuid7(),
-        kind="correction",
-        input_tokens=0,
-        cached_input_tokens=0,
-        output_tokens=0,
-        cost_nano_usd=difference,
-        settled_nano_usd=0,
-        rating="adjusted",
-        estimated=False,
-        occurred_at=datetime.now(UTC),
-        decision=decision,
-    )
 
 
 def _credit(org_id: UUID, project_id: UUID | None, amount: int, decision: dict[str, Any]) -> LedgerEntry:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.core.adjustments import Adjustments
 from ias.billing.store import ledger, prices, spend
-from ias.billing.store.ledger import LedgerEntry, LedgerFilter
+from ias.billing.store.ledger import CorrectionTerms, LedgerEntry, LedgerFilter
 from ias.billing.store.prices import publish_by_model
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
@@ -145,26 +145,9 @@ async def _correct(
         difference.changed += 1
         difference.was_nano_usd += total.cost_nano_usd
         difference.is_nano_usd += cost
-        corrections.append(_correction(entry, cost - total.cost_nano_usd, price))
+        terms: CorrectionTerms = {"rating": "rerated", "price_id": UUID(price.id), "price_version": price.version}
+        corrections.append(entry.correct(cost - total.cost_nano_usd, **terms))
     return corrections
-
-
-def _correction(usage: LedgerEntry, difference: int, price: Price) -> LedgerEntry:
-    return replace(
-        usage,
-        id=uuid7(),
-        kind="correction",
-        input_tokens=0,
-        cached_input_tokens=0,
-        output_tokens=0,
-        cost_nano_usd=difference,
-        settled_nano_usd=0,
-        price_id=UUID(price.id),
-        price_version=price.version,
-        rating="rerated",
-        estimated=False,
-        occurred_at=datetime.now(UTC),
-    )
 
 
 def _describe(rerating: Rerating, new: NewRerating) -> dict[str, object]:

@@ -1,9 +1,9 @@
 """The ledger: entries are added, and never changed or removed (the database refuses it)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.tables import LEDGER_ENTRIES
+from ias.contracts.ids import uuid7
 from ias.kit.partitions import uuid_floor
 
 Kind = Literal["usage", "correction", "credit"]
@@ -19,6 +20,15 @@ Rating = Literal["rated", "repriced", "unpriced", "price_unknown", "adjusted", "
 """How the cost came about: the price agreed with the gateway; the price's own result replaced the gateway's figure; the request had
 no price; the price it names is not in the table, and the gateway's figure was booked; a person decided (corrections, credits);
 its gateway died, and all that it had reserved was booked; the price was set or changed afterwards, and this is the difference."""
+
+
+class CorrectionTerms(TypedDict, total=False):
+    """What a correction may say of itself in place of what it corrects."""
+
+    rating: Rating
+    price_id: UUID
+    price_version: int
+    decision: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,22 @@ class LedgerEntry:
     estimated: bool
     occurred_at: datetime
     decision: dict[str, Any]
+
+    def correct(self, difference_nano_usd: int, **terms: Unpack[CorrectionTerms]) -> "LedgerEntry":
+        """The entry that makes this one cost so much more (or less), booked now: no tokens, nothing that a gateway counted."""
+        return replace(
+            self,
+            id=uuid7(),
+            kind="correction",
+            input_tokens=0,
+            cached_input_tokens=0,
+            output_tokens=0,
+            cost_nano_usd=difference_nano_usd,
+            settled_nano_usd=0,
+            estimated=False,
+            occurred_at=datetime.now(UTC),
+            **terms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
