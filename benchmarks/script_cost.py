@@ -18,8 +18,9 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
-from ias.contracts.spending import Budget, Metric, RateLimit, ScopeKind, SpendingPolicy
+from ias.contracts.spending import Budget, Metric, RateLimit, ScopeKind, SpendingPolicy, Window, window_parts
 from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.script_calls import RESERVE, SETTLE, SettleCall
 
@@ -32,14 +33,19 @@ _SCOPES: tuple[tuple[ScopeKind, str], ...] = (
     ("user", "user"),
     ("model", "m"),
 )
-_CASES: dict[str, tuple[int, tuple[Metric, ...], int]] = {
-    "1 budget": (1, (), 1),
-    "requests/min": (0, ("requests_per_minute",), 1),
-    "requests/min, tokens/min": (0, ("requests_per_minute", "tokens_per_minute"), 1),
-    "requests/min, tokens/min, concurrency": (0, ("requests_per_minute", "tokens_per_minute", "concurrency"), 1),
-    "the same and 1 budget": (1, ("requests_per_minute", "tokens_per_minute", "concurrency"), 1),
-    "requests/min, tokens/min at five scopes": (0, ("requests_per_minute", "tokens_per_minute"), 5),
+_CASES: dict[str, tuple[tuple[Window, ...], tuple[Metric, ...], int]] = {
+    "1 budget": (("month",), (), 1),
+    "2 budgets": (("month", "day"), (), 1),
+    "1 rolling budget (24 h)": (("rolling_24h",), (), 1),
+    "1 rolling budget (30 days)": (("rolling_30d",), (), 1),
+    "1 budget, 1 rolling budget (30 days)": (("month", "rolling_30d"), (), 1),
+    "requests/min": ((), ("requests_per_minute",), 1),
+    "requests/min, tokens/min": ((), ("requests_per_minute", "tokens_per_minute"), 1),
+    "requests/min, tokens/min, concurrency": ((), ("requests_per_minute", "tokens_per_minute", "concurrency"), 1),
+    "the same and 1 budget": (("month",), ("requests_per_minute", "tokens_per_minute", "concurrency"), 1),
+    "requests/min, tokens/min at five scopes": ((), ("requests_per_minute", "tokens_per_minute"), 5),
 }
+"""The windows of budgets, and rate limits at so many scopes. Every part of a rolling window has been spent in."""
 
 
 @contextlib.contextmanager
@@ -62,15 +68,15 @@ def running_redis() -> Iterator["redis.Redis"]:
         server.wait(10)
 
 
-def build_plan(budgets: int, metrics: tuple[Metric, ...], scopes: int) -> AdmissionPlan:
+def build_plan(windows: tuple[Window, ...], metrics: tuple[Metric, ...], scopes: int) -> AdmissionPlan:
     limits = tuple(
         RateLimit(id=f"{metric}-{kind}", scope_kind=kind, scope_id=scope_id, metric=metric, limit=10**8)
         for metric in metrics
         for kind, scope_id in _SCOPES[:scopes]
     )
     some = tuple(
-        Budget(id=str(i), scope_kind="org", scope_id="org", window="month", limit_nano_usd=10**15, mode="hard")
-        for i in range(budgets)
+        Budget(id=f"{i:036}", scope_kind="org", scope_id="org", window=window, limit_nano_usd=10**15, mode="hard")
+        for i, window in enumerate(windows)
     )
     key = KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user")
     policy = SpendingPolicy(version=1, org_id="org", budgets=some, rate_limits=limits)
@@ -97,6 +103,11 @@ def main() -> None:
             client.script_load(script.source)
         for name, case in _CASES.items():
             plan = build_plan(*case)
+            for budget in plan.budgets:
+                for part in window_parts(budget.window, time.time()):
+                    client.hset(
+                        redis_keys.budget_counter("org", budget.id, part.id), mapping={"settled": 5, "reserved": 0}
+                    )
             reserved = settled = float("inf")
             for i in range(_ROUNDS):
                 ids = [b"req_%032x" % (i * _BATCH + j) for j in range(_BATCH)]

@@ -1,15 +1,33 @@
 """Windows and prices: which one a moment falls in."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ias.contracts.spending import Budget, BudgetRaise, Price, PriceTable, Window, window_end, window_id, window_start
+from ias.contracts.spending import (
+    COUNTER_KEPT_S,
+    Budget,
+    BudgetRaise,
+    Price,
+    PriceTable,
+    Window,
+    window_end,
+    window_id,
+    window_parts,
+    window_start,
+)
 
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 BOUNDED: list[Window] = ["day", "week", "month"]
+ROLLING: dict[Window, tuple[timedelta, timedelta]] = {
+    "rolling_24h": (timedelta(hours=24), timedelta(hours=1)),
+    "rolling_7d": (timedelta(days=7), timedelta(hours=6)),
+    "rolling_30d": (timedelta(days=30), timedelta(days=1)),
+}
+"""How long each is, and its parts."""
 
 
 @pytest.mark.parametrize(
@@ -135,6 +153,49 @@ def test_months_have_their_own_lengths() -> None:
         30,
         31,
     ]
+
+
+@given(MOMENTS, st.sampled_from(list(ROLLING)))
+def test_a_rolling_window_counts_all_of_its_length_and_at_most_one_part_more(moment: datetime, window: Window) -> None:
+    length, part_length = ROLLING[window]
+    parts = window_parts(window, moment.timestamp())
+    spans = [(part.start or moment, part.end or moment) for part in parts]
+    assert spans[0][0] <= moment < spans[0][1]
+    assert all(older[1] == newer[0] for newer, older in itertools.pairwise(spans))
+    assert moment - length - part_length < spans[-1][0] <= moment - length
+    assert all(start.minute == start.second == 0 and end - start == part_length for start, end in spans)
+    assert len({part.id for part in parts}) == len(parts)
+
+
+@given(MOMENTS, st.timedeltas(timedelta(0), timedelta(days=40)), st.sampled_from(list(ROLLING)))
+def test_what_was_spent_within_the_length_of_a_rolling_window_is_counted_later(
+    moment: datetime, later: timedelta, window: Window
+) -> None:
+    length, part_length = ROLLING[window]
+    counted = {part.id for part in window_parts(window, (moment + later).timestamp())}
+    is_counted = window_id(window, moment.timestamp()) in counted
+    assert is_counted or later > length
+    assert not is_counted or later < length + part_length
+
+
+@pytest.mark.parametrize("window", list(ROLLING))
+def test_a_counter_outlives_the_time_in_which_it_is_asked(window: Window) -> None:
+    """From its first use at the beginning of its part to the last moment at which that is counted, and a day more."""
+    length, part_length = ROLLING[window]
+    assert timedelta(seconds=COUNTER_KEPT_S[window]) >= length + part_length + timedelta(days=1)
+
+
+def test_rolling_windows_have_no_zone_and_no_end() -> None:
+    at = datetime(2026, 11, 23, 18, 43, tzinfo=UTC).timestamp()
+    for window, newest, oldest in (
+        ("rolling_24h", "2026-11-23T18", "2026-11-22T18"),
+        ("rolling_7d", "2026-11-23T18", "2026-11-16T18"),
+        ("rolling_30d", "2026-11-23T00", "2026-10-24T00"),
+    ):
+        parts = window_parts(window, at, "Asia/Kolkata")  # type: ignore[arg-type]
+        assert (parts[0].id, parts[-1].id) == (newest, oldest)
+        assert window_end(window, at) is None  # type: ignore[arg-type]
+        assert window_start(window, at) == parts[-1].start  # type: ignore[arg-type]
 
 
 def test_a_raise_widens_a_limit_until_its_end() -> None:

@@ -7,7 +7,8 @@ import redis
 
 from ias.billing.store.reservations import CLOSE, LIST_EXPIRED
 from ias.contracts import redis_keys
-from ias.contracts.spending import Budget, RateLimit, window_id
+from ias.contracts.spending import Budget, RateLimit, window_id, window_parts
+from ias.gateway.admission_plan import RollingParts, budget_arguments
 from ias.gateway.script_calls import RESERVE, SETTLE
 from tests.gateway.platform import ORG
 
@@ -52,13 +53,18 @@ class Scripts:
         keys = [redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG)]
         keys += [self.counter_key(budget) for budget in budgets]
         keys += [redis_keys.rate_limit(ORG, limit.id) for limit in limits]
+        now = self.now_ms / 1000 if self.now_ms else 0
+        parts = [window_parts(budget.window, now, budget.time_zone) for budget in budgets]
+        rolling = RollingParts.find(ORG, budgets, parts)
+        keys += rolling.keys
         settles = budgets or any(limit.metric in ("tokens_per_minute", "concurrency") for limit in limits)
         arguments: list[str | int] = [request, amount, tokens, LIFETIME_S, "{}"]
-        arguments += [self.now_ms, len(budgets), "1" if settles else "0"]
+        arguments += [self.now_ms, len(budgets), "2" if rolling.keys else "1" if settles else "0"]
         for budget in budgets:
-            arguments += [budget.limit_at(self.now_ms / 1000) if budget.mode == "hard" else "", time_to_live_s]
+            arguments += [budget_arguments(budget, now)[0], time_to_live_s]
         for limit in limits:
             arguments += [limit.metric, limit.limit]
+        arguments += rolling.arguments
         reply = self._redis.eval(RESERVE.source, len(keys), *keys, *arguments)
         head = 2 if reply[0] else 4
         rates = list(zip(reply[head::2], reply[head + 1 :: 2], strict=True))

@@ -126,6 +126,11 @@ class Pushed:
         await self.prices("m")
         await self.counters_ready()
 
+    async def find_counter(self, budget: str, org: str = ORG) -> bytes:
+        """The key of the only counter of a budget."""
+        (key,) = await self.redis.keys(redis_keys.budget_counter(org, budget, "*"))
+        return bytes(key)
+
     async def counter(self, budget: str, window: str = "total", org: str = ORG) -> tuple[int, int]:
         """What a budget's counter says: settled and reserved."""
         settled, reserved = await self.redis.hmget(

@@ -5,6 +5,7 @@ at the end nothing is left of any request.
 """
 
 import struct
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,8 +30,17 @@ from tests.gateway.platform import ORG, budget, limit
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
 HARD, SOFT = budget(1000, name="hard"), budget(700, mode="soft", name="soft")
 ALERT = budget(1, mode="alert", name="alert")
+ROLLING = msgspec.structs.replace(budget(800, name="rolling"), window="rolling_24h")
+ROLLING_SOFT = msgspec.structs.replace(budget(600, mode="soft", name="rolling_soft"), window="rolling_24h")
+BUDGETS = (HARD, SOFT, ALERT, ROLLING, ROLLING_SOFT)
+
+
+def part_of(each: Budget, now_ms: int) -> int:
+    """Which of its parts a moment falls in: hours, where its window rolls."""
+    return now_ms // HOUR_MS if each.window == "rolling_24h" else 0
 
 
 @dataclass
@@ -63,7 +73,8 @@ class Held:
     amount: int
     tokens: int
     expires_ms: int
-    budgets: tuple[str, ...]
+    budgets: dict[str, int]
+    """In which part of each it is counted."""
     limits: dict[str, int]
     """The limit of each metric as it was then."""
     is_swept: bool = False
@@ -73,10 +84,19 @@ class Held:
 class Model:
     """All ceilings and requests of the org."""
 
-    settled: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0, "alert": 0})
-    reserved: dict[str, int] = field(default_factory=lambda: {"hard": 0, "soft": 0, "alert": 0})
+    settled: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    reserved: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    """By budget and part."""
     buckets: dict[str, Bucket] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
+
+    def spent(self, each: Budget, now_ms: int) -> int:
+        first = part_of(each, now_ms) - 24
+        return sum(amount for (name, part), amount in self.settled.items() if name == each.id and part >= first)
+
+    def held_of(self, each: Budget, now_ms: int) -> int:
+        first = part_of(each, now_ms) - 24
+        return sum(amount for (name, part), amount in self.reserved.items() if name == each.id and part >= first)
 
     def leases(self, now_ms: int) -> int:
         return sum("concurrency" in held.limits and held.expires_ms > now_ms for held in self.held.values())
@@ -86,13 +106,13 @@ class Model:
             if held.is_swept or held.expires_ms > now_ms:
                 continue
             held.is_swept = True
-            for each in held.budgets:
+            for each in held.budgets.items():
                 self.reserved[each] -= held.amount
                 self.settled[each] += held.amount
 
     def settle(self, name: str, cost: int, tokens: int, now_ms: int) -> None:
         held = self.held.pop(name)
-        for each in held.budgets:
+        for each in held.budgets.items():
             self.reserved[each] -= 0 if held.is_swept else held.amount
             self.settled[each] += cost - (held.amount if held.is_swept else 0)
         if held.expires_ms > now_ms and "tokens_per_minute" in held.limits and tokens != held.tokens:
@@ -101,7 +121,7 @@ class Model:
 
 
 class Admissions(RuleBasedStateMachine):
-    """One org's requests under two budgets and up to four limits."""
+    """One org's requests under budgets of each kind and up to four limits."""
 
     client: "redis.Redis"
 
@@ -109,7 +129,9 @@ class Admissions(RuleBasedStateMachine):
         metrics=st.sets(
             st.sampled_from(["requests_per_minute", "tokens_per_minute", "requests_per_day", "concurrency"])
         ),
-        budgets=st.sampled_from([(), (HARD,), (SOFT,), (ALERT,), (HARD, SOFT, ALERT)]),
+        budgets=st.sampled_from(
+            [(), (HARD,), (SOFT,), (ALERT,), (ROLLING,), (ROLLING_SOFT,), (ROLLING, HARD, ROLLING_SOFT), BUDGETS]
+        ),
         most=st.integers(1, 12),
     )
     def begin(self, metrics: set[Metric], budgets: tuple[Budget, ...], most: int) -> None:
@@ -138,21 +160,22 @@ class Admissions(RuleBasedStateMachine):
     @rule(amount=st.integers(0, 600), tokens=st.integers(0, 900))
     def reserve(self, amount: int, tokens: int) -> None:
         self.names += 1
-        before = self.model.settled["hard"] + self.model.reserved["hard"]
         name, now_ms, model = f"r{self.names:04}", self.scripts.now_ms, self.model
         amount = amount if self.budgets else 0
         answer = self.scripts.reserve(name, amount=amount, tokens=tokens, budgets=self.budgets, limits=self.limits)
         assert isinstance(answer, Admitted) == (not self.expect_refusals(amount, tokens)), answer
         if not isinstance(answer, Admitted):
             return
-        counted = tuple(each.id for each in self.budgets) if amount else ()
-        for each in counted:
+        counted = {each.id: part_of(each, now_ms) for each in self.budgets} if amount else {}
+        for each in counted.items():
             model.reserved[each] += amount
         for metric, bucket in model.buckets.items():
             if metric != "concurrency":
                 bucket.add(tokens if metric == "tokens_per_minute" else 1, now_ms, bucket.limit.limit)
         expires_ms = (now_ms // 1000 + LIFETIME_S) * 1000
-        assert HARD not in self.kinds or amount == 0 or before + amount <= self.hard_limit
+        for hard in self.budgets if amount else ():
+            if hard.mode == "hard":
+                assert model.spent(hard, now_ms) + model.held_of(hard, now_ms) <= hard.limit_nano_usd
         limits = {metric: bucket.limit.limit for metric, bucket in model.buckets.items()}
         if self.budgets or not {"tokens_per_minute", "concurrency"}.isdisjoint(model.buckets):
             model.held[name] = Held(amount, tokens, expires_ms, counted, limits)
@@ -160,10 +183,12 @@ class Admissions(RuleBasedStateMachine):
     def expect_refusals(self, amount: int, tokens: int) -> set[str]:
         """The ceilings that must say no."""
         model, now_ms, refusing = self.model, self.scripts.now_ms, set()
-        if HARD in self.kinds and 0 < amount > self.hard_limit - model.settled["hard"] - model.reserved["hard"]:
-            refusing.add("hard")
-        if SOFT in self.kinds and amount > 0 and model.settled["soft"] >= SOFT.limit_nano_usd:
-            refusing.add("soft")
+        for each in self.budgets if amount else ():
+            spent, limit_nano_usd = model.spent(each, now_ms), each.limit_nano_usd
+            if each.mode == "hard" and amount > limit_nano_usd - spent - model.held_of(each, now_ms):
+                refusing.add(each.id)
+            if each.mode == "soft" and spent >= limit_nano_usd:
+                refusing.add(each.id)
         for metric, bucket in model.buckets.items():
             if metric == "concurrency":
                 full = model.leases(now_ms) >= bucket.limit.limit
@@ -230,7 +255,8 @@ class Admissions(RuleBasedStateMachine):
             return
         model, now_ms = self.model, self.scripts.now_ms
         for each in self.budgets:
-            assert self.scripts.counter(each) == (model.settled[each.id], model.reserved[each.id])
+            part = each.id, part_of(each, now_ms)
+            assert self.scripts.counter(each) == (model.settled[part], model.reserved[part])
         for metric, bucket in model.buckets.items():
             key = redis_keys.rate_limit(ORG, bucket.limit.id)
             if metric == "concurrency":
@@ -249,8 +275,8 @@ class Admissions(RuleBasedStateMachine):
             assert self.scripts.settle(name)
         assert cast("list[Any]", self.client.keys("*:reservation*")) == []
         assert cast("list[Any]", self.client.keys("*:rate_limit:concurrency")) == []
-        for each in self.budgets:
-            assert self.scripts.counter(each)[1] == 0
+        for counter in self.client.scan_iter("*:budget:*"):
+            assert int(cast("bytes", self.client.hget(counter, "reserved")) or 0) == 0
 
 
 @pytest.mark.slow

@@ -39,6 +39,25 @@ def test_it_ends_with_the_first_window_to_end() -> None:
     assert plan(of("total", "UTC")).valid_until == math.inf
 
 
+def test_of_a_rolling_budget_every_part_is_asked_and_the_plan_ends_with_the_newest() -> None:
+    day, week = of("rolling_24h", "UTC"), of("rolling_7d", "UTC")
+    both = plan(of("month", "UTC"), day, week)
+    assert [counter.rsplit(":", 1)[1] for counter in both.counters] == ["2026-11", "2026-11-23T12", "2026-11-23T12"]
+    assert both.valid_until == NOON + 3600
+    assert plan(week).valid_until == NOON + 6 * 3600
+    told = command(of("month", "UTC"), day, week)
+    assert told.count(b":2026-11-22T12\r\n") == 2
+    assert told.count(b":2026-11-22T11\r\n") == 0
+    assert told.count(b":2026-11-16T12\r\n") == 1
+    ends = [round((NOON + hours * 3600) * 1000) for hours in (1, 6)]
+    assert f"\r\n3 28 {ends[1]} 21600000,2 24 {ends[0]} 3600000\r\n".encode() in told
+
+
+def test_without_rolling_budgets_nothing_more_is_told() -> None:
+    assert b"\r\n1\r\n$1\r\n1\r\n" in command(of("total", "UTC"))
+    assert command(of("total", "UTC")).endswith(b"\r\n$4\r\n1000\r\n$1\r\n0\r\n")
+
+
 def test_the_counter_is_that_of_the_zones_window() -> None:
     assert b":2026-11-24\r\n" in command(of("day", "Pacific/Auckland"))
     assert b":2026-11-23\r\n" in command(of("day", "UTC"))

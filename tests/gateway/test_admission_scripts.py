@@ -2,14 +2,14 @@
 
 import struct
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 import redis
 
 from ias.contracts import redis_keys
-from ias.contracts.spending import SpendingPolicy
+from ias.contracts.spending import Budget, SpendingPolicy, Window
 from tests.gateway.admission_scripts import LIFETIME_S, Admitted, Denied, Scripts, raised
 from tests.gateway.platform import ORG, budget, limit
 
@@ -84,6 +84,79 @@ def test_what_costs_nothing_is_let_past_an_exhausted_budget(scripts: Scripts) ->
     admitted(scripts.reserve("free", budgets=(spent,), limits=(RPM,)))
     assert scripts.settle("free")
     assert scripts.counter(spent) == (0, 0)
+
+
+# ------------------------------------------------------------------ rolling budgets
+
+HOUR_S = 3600
+
+
+def rolling(limit_nano_usd: int, window: Window = "rolling_24h", **more: Any) -> Budget:
+    return msgspec.structs.replace(budget(limit_nano_usd, name=window), window=window, **more)
+
+
+def test_what_a_rolling_budget_spent_counts_for_its_length_and_is_then_forgotten_part_by_part(scripts: Scripts) -> None:
+    day = rolling(100)
+    scripts.now_ms = scripts.now_ms // 3_600_000 * 3_600_000 + 600_000  # ten minutes past the hour
+    admitted(scripts.reserve("r1", amount=60, budgets=(day,)))
+    scripts.settle("r1", cost=60)
+    scripts.advance(HOUR_S)
+    admitted(scripts.reserve("r2", amount=40, budgets=(day,)))
+    scripts.settle("r2", cost=40)
+    refusal = denied(scripts.reserve("r3", amount=1, budgets=(day,)))
+    assert (refusal.left, refusal.wait_ms) == (0, 23 * HOUR_S * 1000 + 50 * 60_000)
+    assert denied(scripts.reserve("r3", amount=61, budgets=(day,))).wait_ms == refusal.wait_ms + HOUR_S * 1000
+    assert denied(scripts.reserve("r3", amount=101, budgets=(day,))).wait_ms == -1
+    scripts.advance(
+        23 * HOUR_S + 50 * 60 - 1
+    )  # the first is 24 hours and 49:59 old: its hour ended less than 24 hours ago
+    assert denied(scripts.reserve("r3", amount=1, budgets=(day,))).wait_ms == 1000
+    scripts.advance(1)
+    assert admitted(scripts.reserve("r3", amount=60, budgets=(day,))).left == 0
+
+
+def test_a_request_counts_where_it_was_admitted_however_late_it_is_settled(scripts: Scripts) -> None:
+    day = rolling(100)
+    admitted(scripts.reserve("late", amount=80, budgets=(day,)))
+    counter = scripts.counter_key(day)
+    scripts.advance(2 * HOUR_S)
+    assert scripts.counter_key(day) != counter
+    assert denied(scripts.reserve("next", amount=21, budgets=(day,))).left == 20
+    scripts.settle("late", cost=10)
+    assert admitted(scripts.reserve("next", amount=90, budgets=(day,))).left == 0
+    assert scripts.counter(day) == (0, 90)
+
+
+def test_an_hour_is_refused_by_whichever_window_has_less_left_and_counts_in_none(scripts: Scripts) -> None:
+    month, week, day = budget(1000, name="total"), rolling(100, "rolling_7d"), rolling(50)
+    for n in range(4):
+        admitted(scripts.reserve(f"r{n}", amount=25, budgets=(month, week, day)))
+        scripts.settle(f"r{n}", cost=25)
+        scripts.advance(13 * HOUR_S)
+    refusal = denied(scripts.reserve("more", amount=1, budgets=(month, week, day), limits=(RPM,)))
+    assert (refusal.index, refusal.left, [left for left, _ in refusal.rates]) == (2, 0, [3])
+    assert [scripts.counter(each)[1] for each in (month, week, day)] == [0, 0, 0]
+    scripts.advance(6 * 24 * HOUR_S)
+    assert admitted(scripts.reserve("more", amount=1, budgets=(month, week, day), limits=(RPM,))).left == 49
+
+
+def test_a_soft_rolling_budget_refuses_until_enough_of_what_it_spent_is_forgotten(scripts: Scripts) -> None:
+    soft = rolling(50, mode="soft")
+    for request in ("r1", "r2"):
+        admitted(scripts.reserve(request, amount=100, budgets=(soft,)))  # none of it is spent yet
+    scripts.settle("r1", cost=30)
+    scripts.settle("r2", cost=20)
+    refusal = denied(scripts.reserve("r3", amount=1, budgets=(soft,)))
+    assert (refusal.left, 24 * HOUR_S * 1000 <= refusal.wait_ms <= 25 * HOUR_S * 1000) == (0, True)
+    scripts.now_ms += refusal.wait_ms
+    admitted(scripts.reserve("r3", amount=1, budgets=(soft,)))
+
+
+def test_who_holds_a_part_of_a_rolling_budget_is_admitted_again(scripts: Scripts) -> None:
+    day = rolling(100)
+    for _ in range(2):
+        admitted(scripts.reserve("r1", amount=100, budgets=(day,), limits=(RPM,)))
+    assert scripts.counter(day) == (0, 100)
 
 
 # ------------------------------------------------------------------ rate limits

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from ias.contracts.spending import window_id
 from tests.gateway.platform import INPUT_PRICE, OUTPUT_PRICE, PROJECT, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import (
@@ -61,6 +63,43 @@ async def test_86_an_exhausted_budget_says_so_and_asks_not_to_retry(gateway: Run
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["x-ias-denied-by"] == "budget:b1"
     assert answer.headers["x-ias-remaining-nano-usd"] == "10"
+
+
+async def test_a_refusal_says_when_there_is_room_again(gateway: RunningGateway) -> None:
+    windows = ("rolling_24h", "day", "total")
+    waits = {}
+    for window in windows:
+        await gateway.pushed.budgets(replace(budget(2 * COST * 1000, name=window), window=window))
+        first = await ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key)
+        assert first.status == 200
+        await gateway.until_quiet()
+        counter = await gateway.pushed.find_counter(window)
+        await gateway.pushed.redis.hset(counter, "settled", 2 * COST * 1000)
+        refused = await ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key)
+        assert (refused.status, refused.headers["x-should-retry"]) == (429, "false")
+        waits[window] = refused.headers.get("retry-after")
+        assert ("There is room for it again by " in refused.error["message"]) == (window != "total")
+    assert waits["total"] is None
+    assert 0 < int(waits["day"] or 0) <= 86_400
+    assert 86_400 <= int(waits["rolling_24h"] or 0) <= 86_400 + 3_601
+
+
+async def test_a_budget_that_could_never_bear_a_request_tells_no_time(gateway: RunningGateway) -> None:
+    for window in ("rolling_24h", "day"):
+        await gateway.pushed.budgets(replace(budget(10), window=window))
+        refused = await ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key)
+        assert (refused.status, refused.headers.get("retry-after")) == (429, None)
+
+
+async def test_a_rolling_budget_counts_where_billing_looks(gateway: RunningGateway) -> None:
+    """By the time in the request's id, in the part that the time falls in, and only there."""
+    await gateway.pushed.budgets(replace(budget(10**12), window="rolling_24h"))
+    assert (await ask(gateway.port, chat(), key=gateway.pushed.key)).status == 200
+    await gateway.until_quiet()
+    (record,) = await gateway.records(1)
+    admitted_s = int(record["id"].replace("-", "")[:12], 16) / 1000
+    assert await gateway.pushed.counter("b1", window_id("rolling_24h", admitted_s)) == (COST, 0)
+    assert len(await gateway.pushed.redis.keys("*:budget:*")) == 1
 
 
 async def test_output_is_limited_to_what_the_budget_bears(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:

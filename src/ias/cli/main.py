@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, _Entry] = {
     "models": _Entry("ias.cli.models", "models", "Show and change models and their routes."),
     "backends": _Entry("ias.cli.backends", "backends", "Show, change, verify, drain and kill backends."),
     "prices": _Entry("ias.cli.prices", "prices", "Bring prices to what a file says; re-rate a period."),
+    "budgets": _Entry("ias.cli.budgets", "budgets", "Show and change budgets; raise one for a while."),
     "statements": _Entry("ias.cli.statements", "statements", "Write what an org was charged to a file."),
     "audit": _Entry("ias.cli.audit", "audit", "Export the audit log, and prove an export."),
     "engine": _Entry("ias.cli.engine", "engine", "Run an inference engine in the foreground."),

@@ -6,7 +6,7 @@ were lost with Redis' data must be rebuilt from the ledger first.
 """
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Literal
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -14,7 +14,9 @@ import msgspec
 from ias.contracts.money import AMOUNT_NANO_USD_MAX, cost_nano_usd
 
 ScopeKind = Literal["org", "project", "api_key", "user", "model"]
-Window = Literal["day", "week", "month", "total"]
+Window = Literal["day", "week", "month", "total", "rolling_24h", "rolling_7d", "rolling_30d"]
+"""What a budget counts: a day, a week (from Monday on), a month of the calendar of its time zone; everything ever; or, rolling, the
+last so many hours or days at any moment."""
 Mode = Literal["hard", "soft", "alert"]
 """What a budget refuses: `hard` whatever might exceed it; `soft` everything once it is spent, so that what was in flight then may
 exceed it; `alert` nothing, it only counts."""
@@ -101,7 +103,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     limit_nano_usd: int
     mode: Mode
     time_zone: str = UTC_ZONE
-    """Whose midnights the window begins and ends at. It never changes."""
+    """Whose midnights the window begins and ends at. It never changes. A rolling one has no use for it."""
     raises: tuple[BudgetRaise, ...] = ()
 
     def limit_at(self, at: float) -> int:
@@ -152,11 +154,77 @@ class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the budgets that hold it."""
 
 
-def window_id(window: Window, at: float, time_zone: str = UTC_ZONE) -> str:
-    """The name of the window that a time in Unix seconds falls in: `2026-11-23`, `2026-W48`, `2026-11`, `total`.
+class WindowPart(NamedTuple):
+    """A stretch of time that is counted by itself: a window of the calendar, or one of the many that a rolling one consists of."""
 
-    It is part of the counter's key, so nothing ever needs resetting. Days are those of the time zone, a name of the IANA database.
+    id: str
+    """Part of its counter's key, so nothing ever needs resetting: `2026-11-23`, `2026-W48`, `2026-11`, `total`; of a rolling window
+    the hour in UTC at which it begins, `2026-11-23T18`."""
+    start: datetime | None
+    """Its first moment, in UTC; None: it never began."""
+    end: datetime | None
+    """The first moment after it; None: it never ends."""
+
+
+_ROLLING: dict[Window, tuple[int, int]] = {
+    "rolling_24h": (86_400, 3_600),
+    "rolling_7d": (7 * 86_400, 6 * 3_600),
+    "rolling_30d": (30 * 86_400, 86_400),
+}
+"""Seconds that a rolling window is long, and that each of its parts is. All of them begin at full hours in UTC, as balances do."""
+COUNTER_KEPT_S: dict[Window, int] = {
+    "day": 3 * 86_400,
+    "week": 15 * 86_400,
+    "month": 45 * 86_400,
+    "total": 0,
+    "rolling_24h": 4 * 86_400,
+    "rolling_7d": 10 * 86_400,
+    "rolling_30d": 33 * 86_400,
+}
+"""How long a counter is kept after its first use: well past the time in which it is asked. 0 is for ever."""
+
+
+def is_rolling(window: Window) -> bool:
+    """Whether a window moves on with the time, and has no time zone."""
+    return window in _ROLLING
+
+
+def window_parts(window: Window, at: float, time_zone: str = UTC_ZONE) -> tuple[WindowPart, ...]:
+    """What a window counts at a time in Unix seconds, the part that the time falls in first and the oldest last.
+
+    One part, but for a rolling window. Of that a part is left out only when all of it was a whole length ago. So what is counted is
+    never less than the last 24 hours (7, 30 days), and up to one part more.
     """
+    if window in _ROLLING:
+        length_s, part_s = _ROLLING[window]
+        newest = int(at // part_s)
+        return tuple(
+            _rolling_part(number * part_s, part_s) for number in range(newest, newest - length_s // part_s - 1, -1)
+        )
+    return (WindowPart(_calendar_id(window, at, time_zone), *_calendar_bounds(window, at, time_zone)),)
+
+
+def window_id(window: Window, at: float, time_zone: str = UTC_ZONE) -> str:
+    """The name of the part that a time in Unix seconds falls in: what is spent then is counted there."""
+    return window_parts(window, at, time_zone)[0].id
+
+
+def window_start(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
+    """From when on spending counts in the window at a time in Unix seconds (in UTC); None for `total`, which has no beginning."""
+    return window_parts(window, at, time_zone)[-1].start
+
+
+def window_end(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
+    """When the next window begins (in UTC); None for `total`, which has no end, and for those that roll."""
+    return None if window in _ROLLING else window_parts(window, at, time_zone)[0].end
+
+
+def _rolling_part(start_s: int, length_s: int) -> WindowPart:
+    start = datetime.fromtimestamp(start_s, UTC)
+    return WindowPart(start.strftime("%Y-%m-%dT%H"), start, start + timedelta(seconds=length_s))
+
+
+def _calendar_id(window: Window, at: float, time_zone: str) -> str:
     moment = datetime.fromtimestamp(at, _zone(time_zone))
     match window:
         case "day":
@@ -165,28 +233,22 @@ def window_id(window: Window, at: float, time_zone: str = UTC_ZONE) -> str:
             return moment.strftime("%G-W%V")
         case "month":
             return moment.strftime("%Y-%m")
-        case "total":
-            return "total"
+        case _:
+            return window
 
 
-def window_start(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
-    """When the window that a time in Unix seconds falls in began (in UTC); None for `total`, which has no beginning."""
-    first = _first_day(window, at, time_zone)
-    return None if first is None else _midnight(first, time_zone)
-
-
-def window_end(window: Window, at: float, time_zone: str = UTC_ZONE) -> datetime | None:
-    """When the next window begins (in UTC); None for `total`, which has no end."""
+def _calendar_bounds(window: Window, at: float, time_zone: str) -> tuple[datetime | None, datetime | None]:
     first = _first_day(window, at, time_zone)
     match window:
         case _ if first is None:
-            return None
+            return None, None
         case "day":
-            return _midnight(first + timedelta(days=1), time_zone)
+            following = first + timedelta(days=1)
         case "week":
-            return _midnight(first + timedelta(days=7), time_zone)
+            following = first + timedelta(days=7)
         case _:
-            return _midnight((first + timedelta(days=31)).replace(day=1), time_zone)
+            following = (first + timedelta(days=31)).replace(day=1)
+    return _midnight(first, time_zone), _midnight(following, time_zone)
 
 
 def _first_day(window: Window, at: float, time_zone: str) -> date | None:
@@ -198,7 +260,7 @@ def _first_day(window: Window, at: float, time_zone: str) -> date | None:
             return day - timedelta(days=day.weekday())
         case "month":
             return day.replace(day=1)
-        case "total":
+        case _:
             return None
 
 

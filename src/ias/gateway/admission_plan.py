@@ -1,6 +1,7 @@
 """Which ceilings a request is under, budgets and rate limits, worked out once per caller, model and window.
 
-The names of budgets' counters carry their window; a rate limit's bucket knows by itself what time has made of it.
+The names of budgets' counters carry their window; a rate limit's bucket knows by itself what time has made of it. A rolling budget
+has a counter for each part of its window: a request is counted in the newest one, and asks all of them.
 """
 
 import math
@@ -11,20 +12,18 @@ import msgspec
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord
 from ias.contracts.spending import (
+    COUNTER_KEPT_S,
     Budget,
     RateLimit,
     ReservationClaim,
     ScopeKind,
     SpendingPolicy,
-    Window,
-    window_end,
-    window_id,
+    WindowPart,
+    is_rolling,
+    window_parts,
 )
 from ias.gateway.redis_connection import pack
 from ias.gateway.script_calls import RESTORE, ReserveCall
-
-_TTL_S: dict[Window, int] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": 0}
-"""How long a counter is kept after its first use: well past the end of its window. 0 is for ever."""
 
 
 class AdmissionPlan(NamedTuple):
@@ -39,11 +38,11 @@ class AdmissionPlan(NamedTuple):
     is_settled: bool
     """Whether a request leaves something to settle: an amount, tokens to correct, a place to give back."""
     counters: tuple[str, ...]
-    """The budgets' keys in Redis."""
+    """The budgets' keys in Redis, in which the request is counted."""
     claim: bytes
     """For whom reservations are made."""
     valid_until: float
-    """Unix seconds at which the first of the budgets' windows or raises ends."""
+    """Unix seconds at which the first of the budgets' windows (of a rolling one: its newest part) or raises ends."""
 
     @classmethod
     def build(cls, policy: SpendingPolicy | None, key: KeyRecord, model: str, now: float) -> "AdmissionPlan":
@@ -55,7 +54,9 @@ class AdmissionPlan(NamedTuple):
             limits = tuple(r for r in policy.rate_limits if _is_in_scope(r.scope_kind, r.scope_id, key, model))
         metrics = {limit.metric for limit in limits}
         is_settled = bool(budgets) or not metrics.isdisjoint(("tokens_per_minute", "concurrency"))
-        counters = tuple(_counter(key.org_id, budget, now) for budget in budgets)
+        parts = [window_parts(budget.window, now, budget.time_zone) for budget in budgets]
+        counters = tuple(_counter(key.org_id, budget, own[0]) for budget, own in zip(budgets, parts, strict=True))
+        rolling = RollingParts.find(key.org_id, budgets, parts)
         claim = msgspec.json.encode(
             ReservationClaim(
                 project_id=key.project_id,
@@ -71,37 +72,60 @@ class AdmissionPlan(NamedTuple):
             limits=limits,
             call=ReserveCall(
                 key.org_id,
-                (*counters, *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits)),
+                (*counters, *(redis_keys.rate_limit(key.org_id, limit.id) for limit in limits), *rolling.keys),
                 claim,
                 (
                     str(len(budgets)),
-                    "1" if is_settled else "0",
-                    *(argument for budget in budgets for argument in _arguments(budget, now)),
+                    "2" if rolling.keys else "1" if is_settled else "0",
+                    *(argument for budget in budgets for argument in budget_arguments(budget, now)),
                     *(argument for limit in limits for argument in (limit.metric, str(limit.limit))),
+                    *rolling.arguments,
                 ),
             ),
             counts_tokens="tokens_per_minute" in metrics,
             is_settled=is_settled,
             counters=counters,
             claim=claim,
-            valid_until=_find_end(budgets, now),
+            valid_until=_find_end(budgets, parts, now),
         )
 
 
 def pack_restore(plan: AdmissionPlan, org_id: str, request_id: str, amount_nano_usd: int, lifetime_s: int) -> bytes:
     """The call that holds again what a request held in a Redis that may have lost it."""
     keys = (redis_keys.reservation(org_id, request_id), redis_keys.reservation_deadlines(org_id), *plan.counters)
-    times = (_TTL_S[budget.window] for budget in plan.budgets)
+    times = (COUNTER_KEPT_S[budget.window] for budget in plan.budgets)
     return pack("EVALSHA", RESTORE.sha, len(keys), *keys, request_id, amount_nano_usd, lifetime_s, plan.claim, *times)
 
 
-def _counter(org_id: str, budget: Budget, now: float) -> str:
-    return redis_keys.budget_counter(org_id, budget.id, window_id(budget.window, now, budget.time_zone))
+class RollingParts(NamedTuple):
+    """What the script is told of the rolling budgets besides what it is told of all."""
+
+    keys: tuple[str, ...] = ()
+    """The counters of all parts but the newest, budget by budget, the newer before the older."""
+    arguments: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, org_id: str, budgets: tuple[Budget, ...], parts: list[tuple[WindowPart, ...]]) -> "RollingParts":
+        """Of budgets and the parts of their windows."""
+        keys: list[str] = []
+        told: list[str] = []
+        for index, (budget, (newest, *earlier)) in enumerate(zip(budgets, parts, strict=True), start=1):
+            if not is_rolling(budget.window) or newest.start is None or newest.end is None:
+                continue
+            keys += [_counter(org_id, budget, part) for part in earlier]
+            moves_on_ms, part_ms = newest.end.timestamp() * 1000, (newest.end - newest.start).total_seconds() * 1000
+            told.append(f"{index} {len(earlier)} {moves_on_ms:.0f} {part_ms:.0f}")
+        return cls(tuple(keys), (",".join(reversed(told)),) if told else ())
 
 
-def _arguments(budget: Budget, now: float) -> tuple[str, str]:
+def _counter(org_id: str, budget: Budget, part: WindowPart) -> str:
+    return redis_keys.budget_counter(org_id, budget.id, part.id)
+
+
+def budget_arguments(budget: Budget, now: float) -> tuple[str, str]:
+    """What the script is told of each budget: its limit and how long its counter is kept."""
     limit = "" if budget.mode == "alert" else str(budget.limit_at(now))
-    return f"~{limit}" if budget.mode == "soft" else limit, str(_TTL_S[budget.window])
+    return f"~{limit}" if budget.mode == "soft" else limit, str(COUNTER_KEPT_S[budget.window])
 
 
 def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> bool:
@@ -118,7 +142,7 @@ def _is_in_scope(kind: ScopeKind, scope_id: str, key: KeyRecord, model: str) -> 
             return scope_id == model
 
 
-def _find_end(budgets: tuple[Budget, ...], now: float) -> float:
-    ends = [end.timestamp() for b in budgets if (end := window_end(b.window, now, b.time_zone)) is not None]
+def _find_end(budgets: tuple[Budget, ...], parts: list[tuple[WindowPart, ...]], now: float) -> float:
+    ends = [newest.end.timestamp() for newest, *_ in parts if newest.end is not None]
     ends += [one.expires_at for b in budgets for one in b.raises if one.expires_at > now]
     return min(ends, default=math.inf)

@@ -9,10 +9,11 @@ from typing import Any
 
 from msgspec import UNSET
 
-from ias.contracts.money import TOKENS_PER_PRICE, format_usd
+from ias.contracts.money import TOKENS_PER_PRICE
 from ias.contracts.spending import Price, find_in_force
+from ias.gateway.budget_refusals import over_budget
 from ias.gateway.context import Gateway
-from ias.gateway.errors import budget_exhausted, model_unpriced, redis_away, unavailable
+from ias.gateway.errors import model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.peek import ChatPeek, Peek
 from ias.gateway.rate_limits import limit_headers, over_limit
@@ -242,9 +243,9 @@ def _reserved(exchange: Exchange, gateway: Gateway) -> Progress:
         return _reserve(exchange, gateway)
     exchange.limit_headers = limit_headers(plan.limits, counts)
     if index < 0:
-        budget = plan.budgets[denying - 1]
+        budget, asked = plan.budgets[denying - 1], exchange.reserved_nano_usd
         exchange.remaining_nano_usd = remaining
-        raise budget_exhausted(budget.id, budget.scope_kind, max(remaining, 0), format_usd(max(remaining, 0)))
+        raise over_budget(budget, exchange.made_at, asked_nano_usd=asked, left_nano_usd=remaining, wait_ms=wait_ms)
     limit = plan.limits[index]
     gateway.metrics.count_limit_refusal(limit)
     asked = exchange.expected_tokens if limit.metric == "tokens_per_minute" else 1

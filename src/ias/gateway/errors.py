@@ -197,19 +197,6 @@ def idempotency_key_reused() -> Refusal:
 # ------------------------------------------------------------------ what it may cost
 
 
-def budget_exhausted(budget_id: str, scope_kind: str, remaining_nano_usd: int, remaining_text: str) -> Refusal:
-    """429: a hard budget does not have what the request might cost. Retrying changes nothing, and says so."""
-    return Refusal(
-        429,
-        f"You exceeded your current quota: a budget of this {scope_kind.replace('_', ' ')} has {remaining_text} USD left, "
-        "which is less than this request may cost.",
-        kind="insufficient_quota",
-        code="insufficient_quota",
-        headers=DO_NOT_RETRY + b"x-ias-remaining-nano-usd: %d\r\n" % remaining_nano_usd,
-        denied_by=f"budget:{budget_id}",
-    )
-
-
 def model_unpriced(model: str) -> Refusal:
     """503: serving it would be unaccountable."""
     return Refusal(

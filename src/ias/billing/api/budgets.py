@@ -28,7 +28,8 @@ AlertPercents = Annotated[
     list[Annotated[int, Field(ge=1, le=1000)]],
     Field(
         max_length=10,
-        description="Shares of the limit at which the org's alert channels are told, once in a window each.",
+        description="Shares of the limit at which the org's alert channels are told, once in a window each (of a rolling one: again"
+        " when the hour, six hours or day in which it was told is no longer counted).",
     ),
 ]
 
@@ -42,9 +43,15 @@ class BudgetBody(Body):
 
     org_id: UUID
     scope: ScopeBody
-    window: Window = Field(description="Aligned with the calendar in its time zone; `total` never ends.")
+    window: Window = Field(
+        description="`day`, `week` (from Monday on) and `month` are those of the calendar in its time zone; `total` never ends;"
+        " `rolling_24h`, `rolling_7d` and `rolling_30d` are the last so many hours or days at any moment, counted by the hour,"
+        " by six hours and by the day in UTC, so that up to one of these more is counted."
+    )
     time_zone: TimeZoneName | None = Field(
-        None, description="A name of the IANA database; it never changes. Absent: as the org's spending settings say."
+        None,
+        description="A name of the IANA database; it never changes. Absent: as the org's spending settings say. A rolling window"
+        " has none.",
     )
     limit_usd: UsdText
     mode: Mode
@@ -71,8 +78,13 @@ class BudgetAnswer(Answer):
     raised_limit_usd: str = Field(description="The limit with the raises that are in force.")
     mode: Mode
     alert_percents: list[int]
-    window_id: str | None = Field(description="The current window, e.g. `2026-11`.")
-    window_ends_at: datetime | None = Field(description="When the next window begins; null for `total`.")
+    window_id: str | None = Field(
+        description="The current window, e.g. `2026-11`; of a rolling one the newest part, e.g. `2026-11-23T18`."
+    )
+    window_started_at: datetime | None = Field(description="From when on spending counts; null for `total`.")
+    window_ends_at: datetime | None = Field(
+        description="When the next window begins; null for `total` and for rolling ones."
+    )
     spent_usd: str | None
     reserved_usd: str | None = Field(description="Held for requests that are being served.")
     remaining_usd: str | None = Field(description="What may still be reserved; never below zero.")
@@ -169,6 +181,7 @@ async def _render_all(budgets: BudgetsPart, rows: list[Budget]) -> list[BudgetAn
 
 
 def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetAnswer:
+    now = datetime.now(UTC)
     remaining = limit_nano_usd - spend.spent_nano_usd - spend.reserved_nano_usd if spend else 0
     return BudgetAnswer(
         id=budget.id,
@@ -180,7 +193,8 @@ def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetA
         raised_limit_usd=format_usd(limit_nano_usd),
         mode=budget.mode,
         alert_percents=list(budget.alert_percents),
-        window_ends_at=budget.window_end(datetime.now(UTC)),
+        window_started_at=budget.window_start(now),
+        window_ends_at=budget.window_end(now),
         window_id=spend.window_id if spend else None,
         spent_usd=format_usd(spend.spent_nano_usd) if spend else None,
         reserved_usd=format_usd(spend.reserved_nano_usd) if spend else None,

@@ -151,6 +151,18 @@ def _compose(alert: Alert, budget: Budget, to: str) -> Mail:
     return Mail(
         to=to,
         subject=f"{alert.percent} % of a budget is spent ({scope})",
-        text=f"{spent} of {limit} USD are spent in {alert.window_id} by {scope}.\n\n"
+        text=f"{spent} of {limit} USD are spent {_when(alert, budget)} by {scope}.\n\n"
         f"{blocks}\nBudget: {alert.budget_id} (a {budget.mode} one, by {budget.window}), org {alert.org_id}.\n",
     )
+
+
+def _when(alert: Alert, budget: Budget) -> str:
+    match budget.window:
+        case "rolling_24h":
+            return "in the last 24 hours"
+        case "rolling_7d":
+            return "in the last 7 days"
+        case "rolling_30d":
+            return "in the last 30 days"
+        case _:
+            return f"in {alert.window_id}"

@@ -1,4 +1,8 @@
-"""Alerts: a budget's spending reached a share of its limit. Each share of each window is told once, whoever notices first."""
+"""Alerts: a budget's spending reached a share of its limit. Each share of each window is told once, whoever notices first.
+
+Of a budget whose window rolls, a share that was told is told again when it is reached and the hour (six hours, day) in which it was
+told last is no longer counted: at most once in 24 hours (7, 30 days).
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -53,8 +57,10 @@ class Alerts:
                 for budget, spend in zip(some, spent, strict=True)
                 for alert in _reached(budget, budget.published(raises[budget.id]).limit_at(now.timestamp()), spend)
             ]
-            known = await alerts.list_raised(connection, [(alert.budget_id, alert.window_id) for alert in reached])
-            reached = [alert for alert in reached if (alert.budget_id, alert.window_id, alert.percent) not in known]
+            concerned = {alert.budget_id for alert in reached}
+            windows = [(budget.id, part.id) for budget in some if budget.id in concerned for part in budget.parts(now)]
+            known = await alerts.list_raised(connection, windows)
+            reached = [alert for alert in reached if (alert.budget_id, alert.percent) not in known]
             if not reached:
                 return 0
             new_ids = await alerts.insert_alerts(connection, reached)

@@ -19,12 +19,12 @@ from ias.billing.store.spending_settings import get_settings
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
-from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.contracts.spending import UTC_ZONE, Mode, ScopeKind, Window, is_rolling
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
-from ias.kit.problems import ConflictError, NotFoundError
+from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 from ias.kit.writes import after_commit, check_version
 
 BUDGETS_PER_ORG_MAX = 1_000
@@ -41,7 +41,7 @@ class NewBudget:
     limit_usd: str
     mode: Mode
     time_zone: str | None
-    """None: as the org's settings say."""
+    """None: as the org's settings say. A rolling window has none."""
     alert_percents: Sequence[int] = ()
 
 
@@ -57,7 +57,8 @@ class Budgets:
         """Add a budget. What its scope spent in the window already counts from the start.
 
         Raises:
-            InvalidError: the limit is not an amount, the scope's id has not the form of its kind, or there is no such time zone.
+            InvalidError: the limit is not an amount, the scope's id has not the form of its kind, or there is no such time zone,
+                or one for a window that rolls.
             ConflictError: the org has as many budgets as an org may have.
         """
         now = datetime.now(UTC)
@@ -72,7 +73,7 @@ class Budgets:
             window=new.window,
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
-            time_zone=settings.time_zone if new.time_zone is None else check_time_zone(new.time_zone),
+            time_zone=_find_time_zone(new, settings.time_zone),
             alert_percents=tuple(sorted(set(new.alert_percents))),
             version=1,
             created_at=now,
@@ -178,6 +179,15 @@ class Budgets:
             await append(connection, "billing", scope.cause, _change(before, changed))
         await self._publishing.publish_policy_or_leave_it(budget.org_id)
         return changed
+
+
+def _find_time_zone(new: NewBudget, usual: str) -> str:
+    if not is_rolling(new.window):
+        return usual if new.time_zone is None else check_time_zone(new.time_zone)
+    if new.time_zone is not None:
+        problem = FieldError(pointer="/time_zone", detail="A rolling window has none.")
+        raise InvalidError("/time_zone: a rolling window has none.", errors=[problem])
+    return UTC_ZONE
 
 
 def _change(before: Budget, after: Budget) -> Change:

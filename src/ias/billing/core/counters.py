@@ -5,18 +5,30 @@ admitted earlier in the same window, before Redis lost its data or before the ga
 the ledger tells at any time: by the time in their id and the budgets that their decision record names. So one that is booked late
 is added when it is booked. Corrections and credits are billing's to count in any counter: they belong to the window they are booked
 in.
+
+A budget whose window rolls has a counter for each part of it, and what it spent is the sum of those that count at a moment. Its
+parts begin at full hours in UTC, so the hourly balances tell what belongs in which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ias.billing.store.book_sums import sum_window
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ias.billing.store.book_sums import sum_window, sum_window_hours
 from ias.billing.store.budgets import Budget
 from ias.billing.store.counters import Counter, CounterStore, Cut, Reason
-from ias.billing.store.spend import Scope, list_adjusted_orgs, sum_adjustments, sum_usage
+from ias.billing.store.spend import (
+    Scope,
+    list_adjusted_orgs,
+    sum_adjustment_hours,
+    sum_adjustments,
+    sum_usage,
+    sum_usage_hours,
+)
 from ias.contracts import redis_keys
-from ias.contracts.spending import Window
+from ias.contracts.spending import COUNTER_KEPT_S, WindowPart, is_rolling
 from ias.kit.database import Database
 
 POLICY_REACHES_GATEWAYS = timedelta(minutes=1)
@@ -24,7 +36,6 @@ POLICY_REACHES_GATEWAYS = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_EXPIRE_S: dict[Window, int | None] = {"day": 3 * 86_400, "week": 15 * 86_400, "month": 45 * 86_400, "total": None}
 _FORGET_S = 2 * 86_400
 
 
@@ -37,6 +48,15 @@ class Spend:
     reserved_nano_usd: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A part of a budget's window, and its counter."""
+
+    part: WindowPart
+    key: str
+    counter: Counter
+
+
 class Counters:
     """The counters of budgets. `redis.RedisError` is the caller's to handle."""
 
@@ -46,23 +66,30 @@ class Counters:
 
     async def read(self, budgets: Sequence[Budget], now: datetime) -> list[Spend]:
         """What was spent and is reserved in each budget's window."""
-        counters = await self._store.read([_key(budget, now) for budget in budgets])
         return [
-            Spend(budget.window_id(now), counter.settled, counter.reserved)
-            for budget, counter in zip(budgets, counters, strict=True)
+            Spend(
+                budget.window_id(now),
+                sum(one.counter.settled for one in counted),
+                sum(one.counter.reserved for one in counted),
+            )
+            for budget, counted in zip(budgets, await self._read(budgets, now), strict=True)
         ]
+
+    async def read_settled(self, budgets: Sequence[Budget], now: datetime) -> list[dict[str, int]]:
+        """What was spent in each part of each budget's window, by the part's id."""
+        return [{one.part.id: one.counter.settled for one in counted} for counted in await self._read(budgets, now)]
 
     async def foresee(self, budget: Budget) -> Spend:
         """What a budget's counter will say when it is set up."""
         cut = cut_now("new_budget")
-        moment = _moment(cut)
-        return Spend(budget.window_id(moment), await self._vouched_for(budget, cut), 0)
+        return Spend(budget.window_id(_moment(cut)), sum((await self._vouched_for(budget, cut)).values()), 0)
 
     async def set_up(self, budget: Budget, cut: Cut) -> None:
-        """Give a counter billing's part, unless it has one."""
-        from_ledger = await self._vouched_for(budget, cut)
-        key = _key(budget, _moment(cut))
-        await self._store.set_up(key, cut, from_ledger=from_ledger, expire_s=_EXPIRE_S[budget.window])
+        """Give a budget's counters billing's part, unless they have one."""
+        vouched_for = await self._vouched_for(budget, cut)
+        for part_id, from_ledger in vouched_for.items():
+            expire_s = COUNTER_KEPT_S[budget.window]
+            await self._store.set_up(_key(budget, part_id), cut, from_ledger=from_ledger, expire_s=expire_s)
         await self.adjust([budget], _moment(cut))
 
     async def add_stragglers(self, budgets: Sequence[Budget], now: datetime, awaited: timedelta) -> int:
@@ -71,65 +98,92 @@ class Counters:
         Gives how many counters that changed.
         """
         changed = 0
-        counters = await self._store.read([_key(budget, now) for budget in budgets])
-        for budget, counter in zip(budgets, counters, strict=True):
-            if counter.cut is not None and now - _moment(counter.cut) < awaited:
-                changed += await self._correct(budget, counter, counter.cut)
+        for budget, counted in zip(budgets, await self._read(budgets, now), strict=True):
+            cuts = {one.counter.cut for one in counted if one.counter.cut is not None}
+            for cut in cuts:
+                if now - _moment(cut) < awaited:
+                    changed += await self._correct(counted, cut, await self._vouched_for(budget, cut))
         return changed
 
     async def adjust(self, budgets: Sequence[Budget], now: datetime) -> int:
-        """Bring the corrections and credits of the current windows into the counters; how many counters that changed."""
+        """Bring the corrections and credits of the current windows into the counters; how many counters that changed.
+
+        Counters are read before the ledger is: whoever else does the same meanwhile, what is known later is what stays.
+        """
         async with self._database.transaction() as connection:
             orgs = await list_adjusted_orgs(connection, {budget.org_id for budget in budgets})
-            adjusted = {
-                budget: await sum_adjustments(connection, _scope(budget), since=budget.window_start(now))
-                for budget in budgets
-                if budget.org_id in orgs
-            }
+        adjusted = [budget for budget in budgets if budget.org_id in orgs]
+        read = await self._read(adjusted, now)
+        async with self._database.transaction() as connection:
+            wanted = [await _sum_adjustments(connection, budget, now) for budget in adjusted]
         changed = 0
-        counters = await self._store.read([_key(budget, now) for budget in adjusted])
-        for (budget, wanted), counter in zip(adjusted.items(), counters, strict=True):
-            if counter.adjusted != wanted:
-                expire_s = _EXPIRE_S[budget.window]
-                changed += await self._store.adjust(_key(budget, now), counter, wanted, expire_s=expire_s)
+        for budget, counted, amounts in zip(adjusted, read, wanted, strict=True):
+            for one in counted:
+                amount = amounts[one.part.id]
+                if one.counter.adjusted != amount:
+                    expire_s = COUNTER_KEPT_S[budget.window]
+                    changed += await self._store.adjust(one.key, one.counter, amount, expire_s=expire_s)
         return changed
 
-    async def bound_settled(self, budget: Budget, at: datetime, *, uncertainty: timedelta) -> tuple[int, int]:
-        """What the ledger says now that the counter had to say at a moment: least and most, for requests that ended just then."""
-        since = budget.window_start(at)
-        async with self._database.transaction() as connection:
-            sums = [
-                await sum_window(connection, _scope(budget), since=since, counted_until=until)
-                for until in (at - uncertainty, at + uncertainty)
-            ]
-        return min(sums), max(sums)
+    async def bound_settled(
+        self, budget: Budget, at: datetime, *, uncertainty: timedelta
+    ) -> dict[str, tuple[int, int]]:
+        """What the ledger says now that each part's counter had to say at a moment, by the part's id.
 
-    async def repair(self, budget: Budget, at: datetime, difference_nano_usd: int) -> None:
-        """Add to what the counter of a moment's window says was spent."""
-        await self._store.add(_key(budget, at), difference_nano_usd)
+        Least and most, for requests that ended just then.
+        """
+        parts, scope = budget.parts(at), _scope(budget)
+        sums: list[dict[str, int]] = []
+        async with self._database.transaction() as connection:
+            for until in (at - uncertainty, at + uncertainty):
+                if is_rolling(budget.window):
+                    hours = await sum_window_hours(connection, scope, since=_begin(parts), counted_until=until)
+                    sums.append(_by_part(hours, parts))
+                else:
+                    spent = await sum_window(connection, scope, since=parts[0].start, counted_until=until)
+                    sums.append({parts[0].id: spent})
+        one, other = sums
+        return {part.id: (min(one[part.id], other[part.id]), max(one[part.id], other[part.id])) for part in parts}
+
+    async def repair(self, budget: Budget, part_id: str, difference_nano_usd: int) -> None:
+        """Add to what the counter of a part of the window says was spent."""
+        await self._store.add(_key(budget, part_id), difference_nano_usd)
 
     async def forget(self, budget: Budget, now: datetime) -> None:
-        """Let a deleted budget's counter go, after the requests that still hold a part of it."""
-        await self._store.expire(_key(budget, now), _FORGET_S)
+        """Let a deleted budget's counters go, after the requests that still hold a part of them."""
+        for part in budget.parts(now):
+            await self._store.expire(_key(budget, part.id), _FORGET_S)
 
-    async def _correct(self, budget: Budget, counter: Counter, cut: Cut) -> bool:
-        difference = await self._vouched_for(budget, cut) - counter.from_ledger
-        if difference == 0:
-            return False
-        return await self._store.correct(_key(budget, _moment(cut)), counter, difference)
+    async def _read(self, budgets: Sequence[Budget], now: datetime) -> list[list[_Counted]]:
+        parts = [[(part, _key(budget, part.id)) for part in budget.parts(now)] for budget in budgets]
+        counters = iter(await self._store.read([key for own in parts for _, key in own]))
+        return [[_Counted(part, key, next(counters)) for part, key in own] for own in parts]
 
-    async def _vouched_for(self, budget: Budget, cut: Cut) -> int:
-        """Nano-USD, by the ledger, of the window's requests that no gateway counted in this counter."""
+    async def _correct(self, counted: Sequence[_Counted], cut: Cut, vouched_for: Mapping[str, int]) -> int:
+        changed = 0
+        for one in counted:
+            if one.counter.cut == cut and one.part.id in vouched_for:
+                difference = vouched_for[one.part.id] - one.counter.from_ledger
+                if difference:
+                    changed += await self._store.correct(one.key, one.counter, difference)
+        return changed
+
+    async def _vouched_for(self, budget: Budget, cut: Cut) -> dict[str, int]:
+        """Nano-USD, by the ledger, of the window's requests that no gateway counted in its counters, by the part's id."""
         moment = _moment(cut)
         is_new = cut.reason == "new_budget"
+        before = moment + POLICY_REACHES_GATEWAYS if is_new else moment
+        parts, not_held_by = budget.parts(moment), budget.id if is_new else None
         async with self._database.transaction() as connection:
-            return await sum_usage(
-                connection,
-                _scope(budget),
-                since=budget.window_start(moment),
-                before=moment + POLICY_REACHES_GATEWAYS if is_new else moment,
-                not_held_by=budget.id if is_new else None,
+            if is_rolling(budget.window):
+                hours = await sum_usage_hours(
+                    connection, _scope(budget), since=_begin(parts), before=before, not_held_by=not_held_by
+                )
+                return _by_part(hours, parts)
+            spent = await sum_usage(
+                connection, _scope(budget), since=parts[0].start, before=before, not_held_by=not_held_by
             )
+            return {parts[0].id: spent}
 
 
 def cut_now(reason: Reason) -> Cut:
@@ -145,5 +199,27 @@ def _moment(cut: Cut) -> datetime:
     return _EPOCH + timedelta(milliseconds=cut.millis)
 
 
-def _key(budget: Budget, moment: datetime) -> str:
-    return redis_keys.budget_counter(str(budget.org_id), str(budget.id), budget.window_id(moment))
+def _key(budget: Budget, part_id: str) -> str:
+    return redis_keys.budget_counter(str(budget.org_id), str(budget.id), part_id)
+
+
+async def _sum_adjustments(connection: AsyncConnection, budget: Budget, now: datetime) -> dict[str, int]:
+    """Nano-USD of the window's corrections and credits, by the part's id."""
+    parts = budget.parts(now)
+    if is_rolling(budget.window):
+        return _by_part(await sum_adjustment_hours(connection, _scope(budget), since=_begin(parts)), parts)
+    return {parts[0].id: await sum_adjustments(connection, _scope(budget), since=parts[0].start)}
+
+
+def _begin(parts: Sequence[WindowPart]) -> datetime:
+    """Of a window that rolls."""
+    return parts[-1].start or _EPOCH
+
+
+def _by_part(hours: Mapping[datetime, int], parts: Sequence[WindowPart]) -> dict[str, int]:
+    """Sums of hours as sums of parts; the newest part has what is later than all of them, too."""
+    sums = {part.id: 0 for part in parts}
+    for hour, nano_usd in hours.items():
+        within = next(part for part in parts if part.start is None or part.start <= hour)
+        sums[within.id] += nano_usd
+    return sums

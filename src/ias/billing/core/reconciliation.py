@@ -76,8 +76,8 @@ class _Seen:
 
     differences: dict[Key, Difference] = field(default_factory=dict)
     skipped: dict[Check, str] = field(default_factory=dict)
-    counters: dict[Key, tuple[Budget, datetime, int]] = field(default_factory=dict)
-    """Of differing counters: the budget, when it was read, and what it lacks."""
+    counters: dict[Key, tuple[Budget, str, int]] = field(default_factory=dict)
+    """Of differing counters: the budget, the part of its window, and what it lacks."""
 
 
 class Reconciler:
@@ -179,35 +179,23 @@ class Reconciler:
             every = [one for one in await budgets.list_all_budgets(connection) if one.counted_from is not None]
         now = datetime.now(UTC)
         try:
-            spent = await self._counters.read(every, now)
+            settled = await self._counters.read_settled(every, now)
         except (RedisError, OSError) as error:
             seen.skipped["counters"] = f"Redis is away ({type(error).__name__})"
             return
         await asyncio.sleep(self._pause_s)
-        for budget, one in zip(every, spent, strict=True):
-            least, most = await self._counters.bound_settled(budget, now, uncertainty=self._uncertainty)
-            if least <= one.spent_nano_usd <= most:
-                continue
-            nearest = least if one.spent_nano_usd < least else most
-            subject = f"budget {budget.id} {one.window_id}"
-            key = _note(
-                seen,
-                Difference(
-                    "counters",
-                    budget.org_id,
-                    subject,
-                    {"spent_nano_usd": nearest},
-                    {"spent_nano_usd": one.spent_nano_usd},
-                ),
-            )
-            seen.counters[key] = (budget, now, nearest - one.spent_nano_usd)
+        for budget, parts in zip(every, settled, strict=True):
+            bounds = await self._counters.bound_settled(budget, now, uncertainty=self._uncertainty)
+            for part_id, (least, most) in bounds.items():
+                if not least <= parts[part_id] <= most:
+                    _note_counter(seen, budget, part_id, least if parts[part_id] < least else most, parts[part_id])
 
     async def _repair(self, difference: Difference, seen: _Seen) -> Difference:
         """Counters are a projection, and follow the ledger. Nothing else is changed by a machine."""
         if difference.check != "counters":
             return difference
-        budget, read_at, lacks = seen.counters[_key(difference)]
-        await self._counters.repair(budget, read_at, lacks)
+        budget, part_id, lacks = seen.counters[_key(difference)]
+        await self._counters.repair(budget, part_id, lacks)
         return Difference(
             difference.check,
             difference.org_id,
@@ -225,6 +213,12 @@ def _key(difference: Difference) -> Key:
 def _note(seen: _Seen, difference: Difference) -> Key:
     seen.differences[_key(difference)] = difference
     return _key(difference)
+
+
+def _note_counter(seen: _Seen, budget: Budget, part_id: str, nearest: int, found: int) -> None:
+    subject = f"budget {budget.id} {part_id}"
+    told = Difference("counters", budget.org_id, subject, {"spent_nano_usd": nearest}, {"spent_nano_usd": found})
+    seen.counters[_note(seen, told)] = (budget, part_id, nearest - found)
 
 
 def _differing(one: Mapping[Hour, Figures], other: Mapping[Hour, Figures]) -> list[Hour]:

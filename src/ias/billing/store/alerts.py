@@ -96,13 +96,11 @@ async def change_channel(connection: AsyncConnection, channel_id: UUID, **values
     return AlertChannel(**(await connection.execute(change)).mappings().one())
 
 
-async def list_raised(connection: AsyncConnection, windows: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, str, int]]:
-    """The thresholds that were reached in windows of budgets: budget, window, percent."""
+async def list_raised(connection: AsyncConnection, windows: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, int]]:
+    """The thresholds of budgets that were reached in any of these windows of theirs: budget and percent."""
     table = ALERTS
-    query = select(table.c.budget_id, table.c.window_id, table.c.percent).where(
-        tuple_(table.c.budget_id, table.c.window_id).in_(windows)
-    )
-    return {(row.budget_id, row.window_id, row.percent) for row in await connection.execute(query)}
+    query = select(table.c.budget_id, table.c.percent).where(tuple_(table.c.budget_id, table.c.window_id).in_(windows))
+    return {(row.budget_id, row.percent) for row in await connection.execute(query)}
 
 
 async def insert_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> set[UUID]:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.billing.store.spend import Scope
+from ias.billing.store.spend import LEDGER_HOUR, Scope, sum_by_hour
 from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
 from ias.kit.partitions import hour_sql, uuid_floor
 
@@ -88,12 +88,39 @@ async def sum_window(
     """
     hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
     booked = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(scope.condition(hourly))
-    by_gateway = (ledger.c.kind == "usage") & (ledger.c.rating != "reserved")
-    later = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
-        scope.condition(ledger),
-        ledger.c.id >= uuid_floor(max(counted_until - _LONGEST, since or counted_until - _LONGEST)),
-        (by_gateway & (ledger.c.occurred_at > counted_until)) | (~by_gateway & (ledger.c.booked_at > counted_until)),
-    )
     if since is not None:
         booked = booked.where(hourly.c.hour >= since)
+    later = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+        *_counted_later(scope, since, counted_until)
+    )
     return int(await connection.scalar(select(booked.scalar_subquery() - later.scalar_subquery())) or 0)
+
+
+async def sum_window_hours(
+    connection: AsyncConnection, scope: Scope, *, since: datetime, counted_until: datetime
+) -> dict[datetime, int]:
+    """The same by the hour in which requests were admitted; hours in which nothing was spent may be absent."""
+    hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
+    booked = (
+        select(hourly.c.hour, func.sum(hourly.c.cost_nano_usd).label("cost"))
+        .where(scope.condition(hourly), hourly.c.hour >= since)
+        .group_by(hourly.c.hour)
+    )
+    later = (
+        select(LEDGER_HOUR.label("hour"), (-func.sum(ledger.c.cost_nano_usd)).label("cost"))
+        .where(*_counted_later(scope, since, counted_until))
+        .group_by("hour")
+    )
+    return await sum_by_hour(connection, union_all(booked, later))
+
+
+def _counted_later(scope: Scope, since: datetime | None, counted_until: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Entries of a window that its counter did not have yet at a moment."""
+    ledger = LEDGER_ENTRIES
+    by_gateway = (ledger.c.kind == "usage") & (ledger.c.rating != "reserved")
+    earliest = counted_until - _LONGEST
+    return (
+        scope.condition(ledger),
+        ledger.c.id >= uuid_floor(max(earliest, since or earliest)),
+        (by_gateway & (ledger.c.occurred_at > counted_until)) | (~by_gateway & (ledger.c.booked_at > counted_until)),
+    )

@@ -36,16 +36,20 @@ class Budget:
     counted_from: datetime | None = None
 
     def window_id(self, moment: datetime) -> str:
-        """The name of the window that a moment falls in."""
+        """The name of the window, of a rolling one the name of the part, that a moment falls in."""
         return spending.window_id(self.window, moment.timestamp(), self.time_zone)
 
     def window_start(self, moment: datetime) -> datetime | None:
-        """When that window began; None where it never did."""
+        """From when on spending counts at a moment; None where all of it does."""
         return spending.window_start(self.window, moment.timestamp(), self.time_zone)
 
     def window_end(self, moment: datetime) -> datetime | None:
-        """When it will end; None where it never will."""
+        """When the next window begins; None where none does, and where the window rolls."""
         return spending.window_end(self.window, moment.timestamp(), self.time_zone)
+
+    def parts(self, moment: datetime) -> tuple[spending.WindowPart, ...]:
+        """What is counted at a moment, each in a counter of its own, the newest first."""
+        return spending.window_parts(self.window, moment.timestamp(), self.time_zone)
 
     def published(self, raises: Iterable[BudgetRaise] = ()) -> spending.Budget:
         """The form in which gateways know it."""

@@ -88,9 +88,9 @@ class CounterStore:
         self._adjust = client.register_script(_ADJUST)
         self._finish = client.register_script(_FINISH)
 
-    async def set_up(self, key: str, cut: Cut, *, from_ledger: int, expire_s: int | None) -> bool:
-        """Add billing's part to a counter that has none yet; whether it was added."""
-        return bool(await self._set_up(keys=[key], args=[cut.millis, from_ledger, expire_s or 0, cut.reason]))
+    async def set_up(self, key: str, cut: Cut, *, from_ledger: int, expire_s: int) -> bool:
+        """Add billing's part to a counter that has none yet; whether it was added. One that is new lasts so long; 0 is for ever."""
+        return bool(await self._set_up(keys=[key], args=[cut.millis, from_ledger, expire_s, cut.reason]))
 
     async def correct(self, key: str, was: Counter, difference: int) -> bool:
         """Change billing's part of a counter, unless somebody else did since it was read."""
@@ -98,9 +98,9 @@ class CounterStore:
             return False
         return bool(await self._correct(keys=[key], args=[str(was.cut.millis), str(was.from_ledger), difference]))
 
-    async def adjust(self, key: str, was: Counter, adjusted: int, *, expire_s: int | None) -> bool:
+    async def adjust(self, key: str, was: Counter, adjusted: int, *, expire_s: int) -> bool:
         """Change the part of corrections and credits, unless somebody else did since it was read."""
-        return bool(await self._adjust(keys=[key], args=[was.adjusted, adjusted, expire_s or 0]))
+        return bool(await self._adjust(keys=[key], args=[was.adjusted, adjusted, expire_s]))
 
     async def read(self, keys: Sequence[str]) -> list[Counter]:
         """The counters; zeros for those that do not exist (yet)."""

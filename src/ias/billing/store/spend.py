@@ -4,15 +4,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, func, select, text
+from sqlalchemy import ColumnElement, CompoundSelect, Select, Table, func, literal_column, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.ledger import LedgerEntry
 from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
 from ias.contracts.spending import ScopeKind
-from ias.kit.partitions import time_of, uuid_floor
+from ias.kit.partitions import hour_sql, time_of, uuid_floor
 
 _ADD = text(
     """
@@ -28,6 +29,8 @@ _ADD = text(
 )
 # Every transaction takes the rows in the same order, so that two that book at once wait for each other and never deadlock.
 
+LEDGER_HOUR: ColumnElement[datetime] = literal_column(hour_sql("ledger_entries.id"))
+"""Of a ledger entry: the hour in UTC in which its request was admitted."""
 _RECENT = timedelta(hours=1)
 """No request takes longer from its id to its admission."""
 
@@ -110,6 +113,46 @@ async def sum_usage(
     return int(await connection.scalar(total) or 0)
 
 
+async def sum_usage_hours(
+    connection: AsyncConnection,
+    scope: Scope,
+    *,
+    since: datetime,
+    before: datetime,
+    not_held_by: UUID | None = None,
+) -> dict[datetime, int]:
+    """The same by hour, from a full hour on; hours in which nothing was spent may be absent."""
+    recent = max(before.replace(minute=0, second=0, microsecond=0) - _RECENT, since)
+    hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
+    old = (
+        select(hourly.c.hour, func.sum(hourly.c.cost_nano_usd).label("cost"))
+        .where(scope.condition(hourly), hourly.c.hour >= since, hourly.c.hour < recent)
+        .group_by(hourly.c.hour)
+    )
+    late = (
+        select(LEDGER_HOUR.label("hour"), func.sum(ledger.c.cost_nano_usd).label("cost"))
+        .where(
+            scope.condition(ledger),
+            ledger.c.kind == "usage",
+            ledger.c.id >= uuid_floor(recent),
+            ledger.c.id < uuid_floor(before),
+        )
+        .group_by("hour")
+    )
+    if not_held_by is not None:
+        held = ledger.c.decision["budgets"].contains([str(not_held_by)])
+        late = late.where(func.coalesce(held, False).is_(False))
+    return await sum_by_hour(connection, union_all(old, late, _adjustment_hours(scope, -1, since, recent)))
+
+
+async def sum_by_hour(connection: AsyncConnection, query: CompoundSelect[Any] | Select[Any]) -> dict[datetime, int]:
+    """What rows of `hour` and `cost` add up to, by hour."""
+    hours: dict[datetime, int] = defaultdict(int)
+    for row in await connection.execute(query):
+        hours[row.hour] += int(row.cost)
+    return dict(hours)
+
+
 def _next_full_hour(moment: datetime) -> datetime:
     full = moment.replace(minute=0, second=0, microsecond=0)
     return full if full == moment else full + timedelta(hours=1)
@@ -118,6 +161,11 @@ def _next_full_hour(moment: datetime) -> datetime:
 async def sum_adjustments(connection: AsyncConnection, scope: Scope, *, since: datetime | None) -> int:
     """Nano-USD of a scope's corrections and credits that were booked from `since` on."""
     return int(await connection.scalar(_adjustments(scope, since, None)) or 0)
+
+
+async def sum_adjustment_hours(connection: AsyncConnection, scope: Scope, *, since: datetime) -> dict[datetime, int]:
+    """The same by the hour in which they were booked; hours without any are absent."""
+    return await sum_by_hour(connection, _adjustment_hours(scope, 1, since, None))
 
 
 async def list_adjusted_orgs(connection: AsyncConnection, org_ids: Collection[UUID]) -> set[UUID]:
@@ -137,3 +185,13 @@ def _adjustments(scope: Scope, since: datetime | None, before: datetime | None) 
     if before is not None:
         booked = booked.where(ledger.c.id < uuid_floor(before))
     return booked
+
+
+def _adjustment_hours(scope: Scope, sign: Literal[1, -1], since: datetime, before: datetime | None) -> Select[Any]:
+    ledger = LEDGER_ENTRIES
+    booked = select(LEDGER_HOUR.label("hour"), (sign * func.sum(ledger.c.cost_nano_usd)).label("cost")).where(
+        scope.condition(ledger), ledger.c.kind != "usage", ledger.c.id >= uuid_floor(since)
+    )
+    if before is not None:
+        booked = booked.where(ledger.c.id < uuid_floor(before))
+    return booked.group_by("hour")

@@ -104,7 +104,7 @@ ALERTS = Table(
     Column("spent_nano_usd", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
-"""`(budget_id, window_id, percent)` is unique: a threshold is reached once in a window."""
+"""`(budget_id, window_id, percent)` is unique: a threshold is reached once in a window (of a rolling one: in its newest part)."""
 
 ALERT_DELIVERIES = Table(
     "alert_deliveries",
