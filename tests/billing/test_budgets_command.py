@@ -25,7 +25,19 @@ async def test_a_budget_from_its_making_to_its_end(
     token = issuer.platform_admin()["Authorization"].removeprefix("Bearer ")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     async with run_billing() as app, served(app) as url:
-        wanted = ("create", "--org", org_id, "--window", "rolling_7d", "--limit-usd", "10", "--mode", "hard")
+        wanted = (
+            "create",
+            "--org",
+            org_id,
+            "--window",
+            "rolling_7d",
+            "--limit-usd",
+            "10",
+            "--mode",
+            "hard",
+            "--at-limit",
+            "require_override",
+        )
         tried = await run(url, token, *wanted, "--dry-run")
         assert told(tried) == ["it can be made; nothing was changed"]
         [budget_id] = told(await run(url, token, *wanted, "--alert-percent", "80"))
@@ -33,8 +45,9 @@ async def test_a_budget_from_its_making_to_its_end(
         assert told(listed) == [f"{budget_id}  rolling_7d   hard   0.00 + 0.00 of 10.00  org={org_id}"]
         changed = await run(url, token, "update", budget_id, "--limit-usd", "20")
         assert told(changed)[0] == 'limit_usd: "10.00" → "20.00"', changed.output
-        how = ("--amount-usd", "5", "--until", tomorrow, "--reason", "A launch.")
-        assert "of 25.00" in (await run(url, token, "raise", budget_id, *how)).output
+        how = ("--amount-usd", "5", "--reason", "A launch.")
+        assert "of 25.00" in (await run(url, token, "raise", budget_id, *how, "--until", tomorrow)).output
+        assert "of 30.00" in (await run(url, token, "raise", budget_id, *how)).output
         assert (await run(url, token, "delete", budget_id)).exit_code == 0
         assert told(await run(url, token, "list", "--org", org_id)) == []
 

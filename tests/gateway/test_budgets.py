@@ -84,6 +84,14 @@ async def test_a_refusal_says_when_there_is_room_again(gateway: RunningGateway) 
     assert 86_400 <= int(waits["rolling_24h"] or 0) <= 86_400 + 3_601
 
 
+async def test_a_budget_that_may_be_overridden_says_so_and_whom_to_ask(gateway: RunningGateway) -> None:
+    await gateway.pushed.budgets(replace(budget(10), at_limit="require_override"))
+    refused = await ask(gateway.port, chat(max_tokens=5), key=gateway.pushed.key)
+    assert (refused.error["type"], refused.error["code"]) == ("insufficient_quota", "budget_override_required")
+    assert "owner, admin or finance of your organization may raise the budget b1" in refused.error["message"]
+    assert refused.headers["x-should-retry"] == "false"
+
+
 async def test_a_budget_that_could_never_bear_a_request_tells_no_time(gateway: RunningGateway) -> None:
     for window in ("rolling_24h", "day"):
         await gateway.pushed.budgets(replace(budget(10), window=window))

@@ -172,7 +172,14 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
 async def _populate_others(world: World) -> None:
     token = world.tokens["owner"]
     scope = {"kind": "org", "id": world.org_id}
-    budget = {"org_id": world.org_id, "scope": scope, "window": "month", "limit_usd": "10", "mode": "hard"}
+    budget = {
+        "org_id": world.org_id,
+        "scope": scope,
+        "window": "month",
+        "limit_usd": "10",
+        "mode": "hard",
+        "at_limit": "require_override",
+    }
     limit = {"org_id": world.org_id, "scope": scope, "metric": "requests_per_minute", "limit": 5}
     for noun, path, body in (("budget", "budgets", budget), ("rate_limit", "rate-limits", limit)):
         request = {"method": "POST", "url": f"/billing/v1/{path}", "json": body}

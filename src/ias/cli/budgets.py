@@ -7,7 +7,7 @@ import click
 from ias.cli.failures import CommandError
 from ias.cli.management_api import ManagementApi, management_options
 from ias.cli.models import sent, tell
-from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.contracts.spending import AtLimit, Mode, ScopeKind, Window
 
 BUDGETS = "/billing/v1/budgets"
 
@@ -18,6 +18,11 @@ _mode = click.option(
     "--mode",
     type=click.Choice(get_args(Mode)),
     help="hard: refuse what might exceed it; soft: refuse once it is spent; alert: refuse nothing.",
+)
+_at_limit = click.option(
+    "--at-limit",
+    type=click.Choice(get_args(AtLimit)),
+    help="block: what is refused waits; require_override: somebody may raise the budget for a while.",
 )
 _alerts = click.option(
     "--alert-percent",
@@ -53,6 +58,7 @@ def list_budgets(org: str, url: str, token_file: IO[str] | None) -> None:
 @click.option("--time-zone", metavar="NAME", help="Of a day, week or month, e.g. Europe/Berlin.  [default: the org's]")
 @_limit
 @_mode
+@_at_limit
 @_alerts
 @_dry_run
 @_connected
@@ -74,6 +80,7 @@ def create(
 @click.argument("budget_id")
 @_limit
 @_mode
+@_at_limit
 @_alerts
 @_dry_run
 @_connected
@@ -101,7 +108,7 @@ def delete(budget_id: str, *, dry_run: bool, url: str, token_file: IO[str] | Non
 @budgets.command("raise")
 @click.argument("budget_id")
 @click.option("--amount-usd", required=True, metavar="USD", help="On top of the limit.")
-@click.option("--until", required=True, metavar="TIME", help="When it ends, e.g. 2026-12-01T00:00:00Z.")
+@click.option("--until", metavar="TIME", help="When it ends, e.g. 2026-12-01T00:00:00Z.  [default: the window's end]")
 @click.option("--reason", required=True, help="Why, for whoever reads the audit log.")
 @_dry_run
 @_connected
@@ -109,13 +116,13 @@ def raise_budget(
     budget_id: str,
     *,
     amount_usd: str,
-    until: str,
+    until: str | None,
     reason: str,
     dry_run: bool,
     url: str,
     token_file: IO[str] | None,
 ) -> None:
-    """Let a budget bear more until a moment. It ends by itself."""
+    """Let a budget that may be overridden bear more until a moment. The raise ends by itself."""
     api = ManagementApi(url, token_file)
     path = f"{BUDGETS}/{budget_id}"
     api.post(f"{path}/raises", {"amount_usd": amount_usd, "expires_at": until, "reason": reason}, dry_run=dry_run)

@@ -20,6 +20,9 @@ last so many hours or days at any moment."""
 Mode = Literal["hard", "soft", "alert"]
 """What a budget refuses: `hard` whatever might exceed it; `soft` everything once it is spent, so that what was in flight then may
 exceed it; `alert` nothing, it only counts."""
+AtLimit = Literal["block", "require_override"]
+"""What becomes of what a budget refuses: `block`, it has to wait, or the budget has to be changed; `require_override`, a person may
+let more through until the window ends, and the refusal says so."""
 Metric = Literal["requests_per_minute", "tokens_per_minute", "requests_per_day", "concurrency"]
 """What a rate limit counts. `concurrency` is requests being served at a time. Days are those of UTC."""
 
@@ -105,6 +108,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str = UTC_ZONE
     """Whose midnights the window begins and ends at. It never changes. A rolling one has no use for it."""
     raises: tuple[BudgetRaise, ...] = ()
+    at_limit: AtLimit = "block"
 
     def limit_at(self, at: float) -> int:
         """The limit with the raises that are in force at a time in Unix seconds."""

@@ -3,8 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from ias.contracts.money import format_usd
+from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
 from ias.contracts.spending import Budget, window_end
 from ias.gateway.errors import DO_NOT_RETRY, Refusal
+
+_ROLES = [role.value for role, granted in ROLE_PERMISSIONS.items() if Permission.BUDGETS_WRITE in granted]
+_WHOM_TO_ASK = f"Somebody who is {', '.join(_ROLES[:-1])} or {_ROLES[-1]}"
 
 
 def over_budget(budget: Budget, now: float, *, asked_nano_usd: int, left_nano_usd: int, wait_ms: int) -> Refusal:
@@ -24,11 +28,14 @@ def over_budget(budget: Budget, now: float, *, asked_nano_usd: int, left_nano_us
         wait_s = max(1, -int((now - room_at.timestamp()) // 1))
         headers += b"retry-after: %d\r\n" % wait_s
         text += f" There is room for it again by {room_at:%Y-%m-%dT%H:%M:%SZ}."
+    needs_override = budget.at_limit == "require_override"
+    if needs_override:
+        text += f" {_WHOM_TO_ASK} of your organization may raise the budget {budget.id} for a while."
     return Refusal(
         429,
         text,
         kind="insufficient_quota",
-        code="insufficient_quota",
+        code="budget_override_required" if needs_override else "insufficient_quota",
         headers=headers,
         denied_by=f"budget:{budget.id}",
     )

@@ -25,7 +25,10 @@ class BudgetRaiseBody(Body):
     """An amount on top of the limit, until a moment."""
 
     amount_usd: UsdText
-    expires_at: AwareDatetime = Field(description="Within 92 days. Full seconds count.")
+    expires_at: AwareDatetime | None = Field(
+        None,
+        description="Within 92 days. Full seconds count. Absent: when the budget's window ends; a rolling one: after its length.",
+    )
     reason: Reason
 
 
@@ -50,7 +53,7 @@ async def create_budget_raise(
     budgets: BudgetsPart,
     raises: BudgetRaisesPart,
 ) -> BudgetRaiseAnswer:
-    """Let a budget bear more for a while: the override at a limit that blocks. Gateways heed it within a second, and its end."""
+    """Let a budget whose `at_limit` is `require_override` bear more for a while. Gateways heed it within a second, and its end."""
     budget = await budgets.get(budget_id)
     scope = access.in_org(str(budget.org_id))
     return _render(await raises.create(scope, budget, NewRaise(**body.model_dump())))

@@ -15,7 +15,7 @@ from ias.billing.core.counters import Spend
 from ias.billing.store.budgets import Budget
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
-from ias.contracts.spending import Mode, Window
+from ias.contracts.spending import AtLimit, Mode, Window
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router
@@ -55,6 +55,11 @@ class BudgetBody(Body):
     )
     limit_usd: UsdText
     mode: Mode
+    at_limit: AtLimit = Field(
+        "block",
+        description="`block`: what is refused waits until the window has moved on, or the budget is changed. `require_override`:"
+        " somebody may raise it for a while, and refusals say so (code `budget_override_required`).",
+    )
     alert_percents: AlertPercents = Field(default_factory=list)
 
 
@@ -63,6 +68,7 @@ class BudgetChange(Body):
 
     limit_usd: UsdText | None = None
     mode: Mode | None = None
+    at_limit: AtLimit | None = None
     alert_percents: AlertPercents | None = None
 
 
@@ -77,6 +83,7 @@ class BudgetAnswer(Answer):
     limit_usd: str
     raised_limit_usd: str = Field(description="The limit with the raises that are in force.")
     mode: Mode
+    at_limit: AtLimit
     alert_percents: list[int]
     window_id: str | None = Field(
         description="The current window, e.g. `2026-11`; of a rolling one the newest part, e.g. `2026-11-23T18`."
@@ -109,6 +116,7 @@ async def create_budget(
             window=body.window,
             limit_usd=body.limit_usd,
             mode=body.mode,
+            at_limit=body.at_limit,
             time_zone=body.time_zone,
             alert_percents=body.alert_percents,
         ),
@@ -152,7 +160,7 @@ async def change_budget(
     access: Annotated[Access, requires(Permission.BUDGETS_WRITE)],
     budgets: BudgetsPart,
 ) -> BudgetAnswer:
-    """Change a budget's limit or mode. What was spent stays counted."""
+    """Change a budget's limit, and what happens at it. What was spent stays counted."""
     budget = await budgets.get(budget_id)
     scope = access.in_org(str(budget.org_id))
     changed = await budgets.change(scope, budget, **body.model_dump())
@@ -192,6 +200,7 @@ def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetA
         limit_usd=format_usd(budget.limit_nano_usd),
         raised_limit_usd=format_usd(limit_nano_usd),
         mode=budget.mode,
+        at_limit=budget.at_limit,
         alert_percents=list(budget.alert_percents),
         window_started_at=budget.window_start(now),
         window_ends_at=budget.window_end(now),

@@ -1,4 +1,7 @@
-"""Raises: more room in a budget, granted by a person for a while, with a reason. They end by themselves."""
+"""Raises: more room in a budget, granted by a person for a while, with a reason. They end by themselves.
+
+They are the override at a budget that says so (`at_limit`); one that blocks can only be changed.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +15,7 @@ from ias.billing.store.budgets import Budget
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
+from ias.contracts.spending import is_rolling
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
 from ias.kit.database import Database
@@ -27,7 +31,8 @@ class NewRaise:
     """A raise that is asked for."""
 
     amount_usd: str
-    expires_at: datetime
+    expires_at: datetime | None
+    """None: when the window ends; of a rolling one, after its length."""
     reason: str
 
 
@@ -42,8 +47,8 @@ class BudgetRaises:
         """Let a budget bear more until a moment.
 
         Raises:
-            InvalidError: the amount is none, or the moment is past or too far away.
-            ConflictError: as many raises are in force as there may be.
+            InvalidError: the amount is none, the moment is past or too far away, or there is none and the window never ends.
+            ConflictError: the budget blocks at its limit, or as many raises are in force as there may be.
             NotFoundError: the budget is gone.
         """
         now = datetime.now(UTC)
@@ -53,14 +58,17 @@ class BudgetRaises:
             budget_id=budget.id,
             amount_nano_usd=_check_amount(new.amount_usd),
             reason=new.reason,
-            expires_at=_check_end(new.expires_at, now),
+            expires_at=_check_end(_find_end(budget, now) if new.expires_at is None else new.expires_at, now),
             created_at=now,
             created_by=scope.actor.sub,
         )
         async with self._database.transaction() as connection:
             await published_documents.raise_version(connection, redis_keys.spending_policy(scope.org_id), one.org_id)
-            if await budgets.find_budget(connection, budget.id) is None:
+            known = await budgets.find_budget(connection, budget.id)
+            if known is None:
                 raise NotFoundError
+            if known.at_limit == "block":
+                raise ConflictError("It blocks at its limit: change its limit, or its at_limit.", code="budget_blocks")
             active = await budget_raises.list_active_raises(connection, one.org_id, now)
             if len(active[budget.id]) >= ACTIVE_PER_BUDGET_MAX:
                 raise ConflictError(f"{ACTIVE_PER_BUDGET_MAX} raises are in force already.", code="too_many_raises")
@@ -93,6 +101,19 @@ class BudgetRaises:
             change = Change("budget_raise.delete", raise_id, org_id, before=_describe(before))
             await append(connection, "billing", scope.cause, change)
         await self._publishing.publish_policy_or_leave_it(org_id)
+
+
+def _find_end(budget: Budget, now: datetime) -> datetime:
+    """When the window that a raise is for is over."""
+    if is_rolling(budget.window):
+        newest, *_, oldest = budget.parts(now)
+        if newest.end is not None and oldest.end is not None:
+            return now + (newest.end - oldest.end)
+    end = budget.window_end(now)
+    if end is None:
+        problem = FieldError(pointer="/expires_at", detail="It is needed: the window never ends.")
+        raise InvalidError("/expires_at is needed: the window never ends.", errors=[problem])
+    return end
 
 
 def _check_amount(text: str) -> int:

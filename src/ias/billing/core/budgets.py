@@ -19,7 +19,7 @@ from ias.billing.store.spending_settings import get_settings
 from ias.contracts import redis_keys
 from ias.contracts.ids import uuid7
 from ias.contracts.money import format_usd
-from ias.contracts.spending import UTC_ZONE, Mode, ScopeKind, Window, is_rolling
+from ias.contracts.spending import UTC_ZONE, AtLimit, Mode, ScopeKind, Window, is_rolling
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
 from ias.kit.database import Database
@@ -40,6 +40,7 @@ class NewBudget:
     window: Window
     limit_usd: str
     mode: Mode
+    at_limit: AtLimit
     time_zone: str | None
     """None: as the org's settings say. A rolling window has none."""
     alert_percents: Sequence[int] = ()
@@ -73,6 +74,7 @@ class Budgets:
             window=new.window,
             limit_nano_usd=parse_amount(new.limit_usd, "/limit_usd"),
             mode=new.mode,
+            at_limit=new.at_limit,
             time_zone=_find_time_zone(new, settings.time_zone),
             alert_percents=tuple(sorted(set(new.alert_percents))),
             version=1,
@@ -113,9 +115,10 @@ class Budgets:
         *,
         limit_usd: str | None,
         mode: Mode | None,
+        at_limit: AtLimit | None,
         alert_percents: Sequence[int] | None,
     ) -> Budget:
-        """Change the limit, the mode or the thresholds; what was spent stays counted.
+        """Change the limit, what happens at it, or the thresholds; what was spent stays counted.
 
         Raises:
             InvalidError: the limit is not an amount.
@@ -127,6 +130,8 @@ class Budgets:
             values["limit_nano_usd"] = parse_amount(limit_usd, "/limit_usd")
         if mode is not None:
             values["mode"] = mode
+        if at_limit is not None:
+            values["at_limit"] = at_limit
         if alert_percents is not None:
             values["alert_percents"] = tuple(sorted(set(alert_percents)))
         return await self._store(scope, budget, values)
@@ -203,6 +208,7 @@ def _describe(budget: Budget) -> dict[str, object]:
         "window": budget.window,
         "limit_usd": format_usd(budget.limit_nano_usd),
         "mode": budget.mode,
+        "at_limit": budget.at_limit,
         "time_zone": budget.time_zone,
         "alert_percents": list(budget.alert_percents),
     }

@@ -25,6 +25,7 @@ class Budget:
     window: spending.Window
     limit_nano_usd: int
     mode: spending.Mode
+    at_limit: spending.AtLimit
     time_zone: str
     alert_percents: tuple[int, ...]
     """At which shares of the limit somebody is told."""
@@ -62,6 +63,7 @@ class Budget:
             mode=self.mode,
             time_zone=self.time_zone,
             raises=tuple(one.published() for one in raises),
+            at_limit=self.at_limit,
         )
 
 

@@ -51,6 +51,7 @@ BUDGETS = Table(
     Column("window", Text, nullable=False),
     Column("limit_nano_usd", BigInteger, nullable=False),
     Column("mode", Text, nullable=False),
+    Column("at_limit", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
     Column("alert_percents", ARRAY(Integer), nullable=False),
     Column("version", Integer, nullable=False),

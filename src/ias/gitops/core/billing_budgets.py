@@ -75,9 +75,9 @@ class BillingBudgets:
         return str(created["id"])
 
     async def change(self, budget_id: str, spec: BudgetSpec, caller: Caller) -> None:
-        """Give a budget another limit and mode."""
+        """Give a budget another limit, and say what happens at it."""
         told = spec.render()
-        body = {"limit_usd": told["limit_usd"], "mode": told["mode"]}
+        body = {name: told[name] for name in ("limit_usd", "mode", "at_limit")}
         await self._ask("PATCH", f"{self._url}/{UUID(budget_id)}", caller, body=body)
 
     async def delete(self, budget_id: str, caller: Caller) -> None:

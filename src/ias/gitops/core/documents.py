@@ -14,7 +14,7 @@ from uuid import UUID
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from ias.contracts.money import InvalidAmountError, format_usd, parse_usd
-from ias.contracts.spending import Mode, ScopeKind, Window
+from ias.contracts.spending import AtLimit, Mode, ScopeKind, Window
 from ias.kit.problems import FieldError, InvalidError
 
 _DETAIL_LENGTH_MAX = 200
@@ -38,6 +38,7 @@ class BudgetSpec:
     window: Window
     limit_nano_usd: int
     mode: Mode
+    at_limit: AtLimit = "block"
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -51,6 +52,7 @@ class BudgetSpec:
             "window": self.window,
             "limit_usd": format_usd(self.limit_nano_usd),
             "mode": self.mode,
+            "at_limit": self.at_limit,
         }
 
 
@@ -70,6 +72,7 @@ def read_spec(spec: dict[str, Any]) -> BudgetSpec:
         window=spec["window"],
         limit_nano_usd=parse_usd(spec["limit_usd"]),
         mode=spec["mode"],
+        at_limit=spec.get("at_limit", "block"),
     )
 
 
