@@ -1,10 +1,11 @@
 """The gateway's own routing as a gateway of the simulator: nothing here decides anything."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ias.contracts.backend_states import BackendState
 from ias.contracts.routes import Backend, ModelRoute, RoutePolicy, Strategy
+from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.engine.simulation.dispatch import Decision, Outcome, Refuse, ReplicaView, Request, Send
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
@@ -21,11 +22,14 @@ LOOK_S = 0.1
 class GatewayDispatcher:
     """One gateway."""
 
-    def __init__(self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix") -> None:
+    def __init__(
+        self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix", weights: Mapping[str, int] | None = None
+    ) -> None:
         self._policy = RoutePolicy(strategy=strategy, attempts_max=ATTEMPTS_MAX)
         self._router: ModelRouter | None = None
         self._number = number
         self._gateways = gateways
+        self._weights = weights or {}
         self._looked_at = 0.0
         self._asks: dict[int, Ask] = {}
         self._places: dict[int, Place] = {}
@@ -63,6 +67,7 @@ class GatewayDispatcher:
             request.tenant,
             tokens=request.prompt.tokens,
             output_tokens=min(request.output_tokens_max, int(router.output_tokens)),
+            weight=self._weights.get(request.tenant, QUEUE_WEIGHT_USUAL),
             names=[names[cut // 16 - 1] & 0xFFFFFFFF for cut in CUTS if cut // 16 <= len(names)],
         )
         self._asks[request.number] = ask
@@ -88,7 +93,7 @@ class GatewayDispatcher:
 
     def _send(self, router: ModelRouter, ask: Ask, request: Request, place: Place, now_s: float) -> Decision:
         self._places[request.number] = place
-        router.queue.charge(ask.org_id, expect_work(ask), now_s)
+        router.queue.charge(ask.org_id, expect_work(ask), now_s, ask.weight)
         return Send(request, int(place.load.backend_id))
 
     def _refuse(self, request: Request) -> Decision:

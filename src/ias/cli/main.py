@@ -37,6 +37,9 @@ _COMMANDS: Mapping[str, _Entry] = {
     "backends": _Entry("ias.cli.backends", "backends", "Show, change, verify, drain and kill backends."),
     "prices": _Entry("ias.cli.prices", "prices", "Bring prices to what a file says; re-rate a period."),
     "budgets": _Entry("ias.cli.budgets", "budgets", "Show and change budgets; raise one for a while."),
+    "spending-settings": _Entry(
+        "ias.cli.spending_settings", "spending_settings", "Show and change an org's weight, time zone and allowances."
+    ),
     "statements": _Entry("ias.cli.statements", "statements", "Write what an org was charged to a file."),
     "audit": _Entry("ias.cli.audit", "audit", "Export the audit log, and prove an export."),
     "engine": _Entry("ias.cli.engine", "engine", "Run an inference engine in the foreground."),

@@ -29,6 +29,9 @@ Metric = Literal["requests_per_minute", "tokens_per_minute", "requests_per_day",
 
 UTC_ZONE = "UTC"
 
+QUEUE_WEIGHT_USUAL = 100
+QUEUE_WEIGHT_MAX = 10_000
+
 Unpriced = Literal["refuse", "allow"]
 """What becomes of a request whose model has no price: it is refused, or served at no cost and booked as `unpriced`."""
 
@@ -144,6 +147,8 @@ class SpendingPolicy(msgspec.Struct, frozen=True, kw_only=True):
     unguarded_nano_usd: int | None = None
     """While Redis is away, so that no ceiling can be asked: what each gateway worker lets through of the org in one outage, by the
     most that requests can cost. None: nothing."""
+    queue_weight: int = QUEUE_WEIGHT_USUAL
+    """Where a model's servers are full, each org that waits is given work in proportion to its weight, 1 to `QUEUE_WEIGHT_MAX`."""
 
 
 class ReservationClaim(msgspec.Struct, frozen=True, kw_only=True):

@@ -101,6 +101,7 @@ def make_ask(exchange: Exchange, desk: Desk) -> Ask:
         output_tokens=min(limit, expected) if isinstance(limit, int) else expected,
         priority=find_priority(exchange),
         is_streamed=exchange.streamed,
+        weight=principal.queue_weight,
     )
     if policy.strategy == "prefix":
         ask.names = name_beginnings(memoryview(body)[_find_prompt(body) :], crc32(org_id.encode()))

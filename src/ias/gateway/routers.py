@@ -111,7 +111,7 @@ class Routers:
             self._look(desk)
         found = router.outlook(ask) if router.queue.length else router.ask(ask)
         if isinstance(found, Place):
-            router.queue.charge(ask.org_id, expect_work(ask), now)
+            router.queue.charge(ask.org_id, expect_work(ask), now, ask.weight)
             return router.backends[found.load.backend_id], found
         if found is Verdict.NONE:
             raise unavailable(f"No server for the model `{router.route.name}` is available.", "no_backend_available")
@@ -163,7 +163,8 @@ class Routers:
         desk.is_due = False
         router, now = desk.router, self._clock.monotonic
         for waiting, place in router.next_placed(now):
-            router.queue.charge(waiting.ask.org_id, expect_work(waiting.ask), now)
+            ask = waiting.ask
+            router.queue.charge(ask.org_id, expect_work(ask), now, ask.weight)
             waiting.for_whom.placed(router.backends[place.load.backend_id], place)
 
     # -------------------------------------------------------------- what is known of backends

@@ -18,7 +18,7 @@ from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
 from ias.contracts.backend_states import BackendStates
 from ias.contracts.routes import RouteTable
-from ias.contracts.spending import PriceTable, SpendingPolicy
+from ias.contracts.spending import QUEUE_WEIGHT_USUAL, PriceTable, SpendingPolicy
 from ias.gateway.admission_plan import AdmissionPlan
 from ias.gateway.clock import Clock
 from ias.gateway.identity_client import ResolvedKey
@@ -61,6 +61,8 @@ class Principal:
         self.unpriced = policy.unpriced if policy is not None else None
         self.unguarded_nano_usd = policy.unguarded_nano_usd if policy is not None else None
         """What may be let through while Redis is away; None is nothing."""
+        self.queue_weight = policy.queue_weight if policy is not None else QUEUE_WEIGHT_USUAL
+        """Of the org, where requests have to wait."""
         self._policy = policy
         self._plans: dict[str, AdmissionPlan] = {}
 

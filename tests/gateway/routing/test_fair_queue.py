@@ -11,7 +11,7 @@ def waiting(org: str, *, since: float = 0.0, **more) -> Waiting:
 def serve(queue: FairQueue) -> Waiting:
     first = next(queue.next())
     queue.remove(first)
-    queue.charge(first.ask.org_id, expect_work(first.ask), 0.0)
+    queue.charge(first.ask.org_id, expect_work(first.ask), 0.0, first.ask.weight)
     return first
 
 
@@ -31,6 +31,33 @@ def test_turns_go_by_work_and_not_by_requests() -> None:
         queue.push(Waiting(Ask("short", tokens=100), None, 0.0))
     served = [serve(queue).ask.org_id for _ in range(60)]
     assert served.count("short") / served.count("long") == 9
+
+
+def test_work_is_given_in_proportion_to_weights() -> None:
+    queue = FairQueue(1000)
+    for _ in range(100):
+        queue.push(waiting("small", weight=100))
+        queue.push(waiting("large", weight=300))
+    served = [serve(queue).ask.org_id for _ in range(80)]
+    assert served.count("large") == 3 * served.count("small")
+
+
+def test_a_weight_that_changes_leaves_nothing_on_account() -> None:
+    queue = FairQueue(1000)
+    queue.charge("a", 300, 0.0, 100)
+    queue.charge("a", 300, 0.0, 400)
+    for _ in range(2):
+        queue.settle("a", charged=300, used=300)
+    org = queue._orgs["a"]
+    assert org.unsettled == 0
+    assert org.work == 1.5
+
+
+def test_who_takes_less_than_its_weight_gives_it_is_modest() -> None:
+    queue = FairQueue(1000)
+    queue.charge("large", 150.0, 0.0, 400)
+    queue.charge("small", 100.0, 0.0, 100)
+    assert queue.share(0.0) == ({"large"}, 150.0, 100.0)
 
 
 def test_what_was_cached_is_given_back_and_what_is_in_flight_counts() -> None:

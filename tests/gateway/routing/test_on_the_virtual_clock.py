@@ -6,7 +6,7 @@ from benchmarks.routing.scenarios import DURATION_S, LENGTHS, REPLICAS, SCENARIO
 
 from ias.engine.simulation import workloads
 from ias.engine.simulation.cluster import Setting, simulate
-from ias.engine.simulation.results import summarize, summarize_tenants
+from ias.engine.simulation.results import fairness, summarize, summarize_tenants
 
 
 def test_where_prompts_are_shared_it_serves_twice_as_many_in_time_as_round_robin() -> None:
@@ -29,3 +29,18 @@ def test_who_is_flooded_hardly_notices() -> None:
     flooded = summarize_tenants(run.records, **window)["victim"]
     assert flooded.ok == flooded.requests
     assert flooded.ttft.p99 < 1.3 * alone.ttft.p99
+
+
+def test_where_all_ask_for_more_than_there_is_each_is_given_what_its_weight_says() -> None:
+    weights = {"small": 100, "large": 300}
+    loads = [workloads.unshared(rate=40, duration_s=20, lengths=LENGTHS, seed=1, tenant=name) for name in weights]
+    run = simulate(
+        workloads.merge(*loads),
+        cluster()[:1],
+        lambda number: GatewayDispatcher(number, weights=weights),
+        Setting(seed=1),
+        until_s=20,
+    )
+    window = {"since_s": 5, "until_s": 20}
+    assert fairness(run.records, **window, weights=weights) > 0.99
+    assert fairness(run.records, **window) < 0.85

@@ -12,7 +12,7 @@ from ias.billing.core.spending_settings import ChangedSettings
 from ias.billing.store.spending_settings import SpendingSettings
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
-from ias.contracts.spending import Unpriced
+from ias.contracts.spending import QUEUE_WEIGHT_MAX, QUEUE_WEIGHT_USUAL, Unpriced
 from ias.kit.authorization import Access, requires
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
@@ -40,6 +40,13 @@ class SpendingSettingsChange(Body):
         " gateway worker serves the org's known keys for so much in one outage, by the most that requests can cost; what was"
         " spent is counted when Redis is back.",
     )
+    queue_weight: int | None = Field(
+        None,
+        ge=1,
+        le=QUEUE_WEIGHT_MAX,
+        description="Where a model's servers are full, orgs that wait are given work in proportion to their weights: twice the"
+        f" weight is twice the share. Null: the usual {QUEUE_WEIGHT_USUAL}. For platform admins.",
+    )
 
 
 class SpendingSettingsAnswer(Answer):
@@ -49,6 +56,7 @@ class SpendingSettingsAnswer(Answer):
     time_zone: str
     unpriced: Unpriced | None
     unguarded_usd: str | None
+    queue_weight: int
     version: int
     updated_at: datetime | None
 
@@ -72,8 +80,8 @@ async def change_spending_settings(
 ) -> SpendingSettingsAnswer:
     """Change what an org says of its spending in general."""
     scope = access.in_org(str(org_id))
-    says_unpriced = "unpriced" in body.model_fields_set
-    if says_unpriced:
+    says_unpriced, says_weight = (name in body.model_fields_set for name in ("unpriced", "queue_weight"))
+    if says_unpriced or says_weight:
         access.on_platform()
     changed = ChangedSettings(
         body.time_zone,
@@ -81,6 +89,7 @@ async def change_spending_settings(
         forget_unpriced=says_unpriced and body.unpriced is None,
         unguarded_usd=body.unguarded_usd,
         forget_unguarded="unguarded_usd" in body.model_fields_set and body.unguarded_usd is None,
+        queue_weight=(body.queue_weight or QUEUE_WEIGHT_USUAL) if says_weight else None,
     )
     return _render(await settings.change(scope, changed))
 
@@ -92,6 +101,7 @@ def _render(settings: SpendingSettings) -> SpendingSettingsAnswer:
         time_zone=settings.time_zone,
         unpriced=settings.unpriced,
         unguarded_usd=None if unguarded is None else format_usd(unguarded),
+        queue_weight=settings.queue_weight,
         version=settings.version,
         updated_at=settings.updated_at,
     )

@@ -81,4 +81,5 @@ def _assemble(
         prices=publish_by_model(own_prices),
         unpriced=settings.unpriced,
         unguarded_nano_usd=settings.unguarded_nano_usd,
+        queue_weight=settings.queue_weight,
     )

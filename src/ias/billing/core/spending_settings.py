@@ -28,6 +28,7 @@ class ChangedSettings:
     forget_unpriced: bool = False
     unguarded_usd: str | None = None
     forget_unguarded: bool = False
+    queue_weight: int | None = None
 
 
 class SpendingSettingsRules:
@@ -59,6 +60,8 @@ class SpendingSettingsRules:
             values["unguarded_nano_usd"] = parse_amount(changed.unguarded_usd, "/unguarded_usd")
         elif changed.forget_unguarded:
             values["unguarded_nano_usd"] = None
+        if changed.queue_weight is not None:
+            values["queue_weight"] = changed.queue_weight
         async with self._database.transaction() as connection:
             await published_documents.raise_version(connection, redis_keys.spending_policy(scope.org_id), org_id)
             before = await spending_settings.get_settings(connection, org_id)
@@ -90,4 +93,5 @@ def _describe(settings: SpendingSettings) -> dict[str, object]:
         "time_zone": settings.time_zone,
         "unpriced": settings.unpriced,
         "unguarded_usd": None if unguarded is None else format_usd(unguarded),
+        "queue_weight": settings.queue_weight,
     }

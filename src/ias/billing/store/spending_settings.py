@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.tables import SPENDING_SETTINGS
-from ias.contracts.spending import UTC_ZONE, Unpriced
+from ias.contracts.spending import QUEUE_WEIGHT_USUAL, UTC_ZONE, Unpriced
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class SpendingSettings:
     unpriced: Unpriced | None = None
     unguarded_nano_usd: int | None = None
     """What each gateway worker lets through in one outage of Redis; None: nothing."""
+    queue_weight: int = QUEUE_WEIGHT_USUAL
     version: int = 0
     updated_at: datetime | None = None
 
@@ -48,6 +49,7 @@ async def change_settings(
         "time_zone": before.time_zone,
         "unpriced": before.unpriced,
         "unguarded_nano_usd": before.unguarded_nano_usd,
+        "queue_weight": before.queue_weight,
     }
     row = {"org_id": before.org_id, **kept, **values, "version": before.version + 1, "updated_at": func.now()}
     change = insert(table).values(row).on_conflict_do_update(index_elements=["org_id"], set_=row).returning(table)

@@ -36,10 +36,11 @@ SPENDING_SETTINGS = Table(
     Column("time_zone", Text, nullable=False),
     Column("unpriced", Text),
     Column("unguarded_nano_usd", BigInteger),
+    Column("queue_weight", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )
-"""What an org says of its spending in general; most orgs have no row."""
+"""What an org says of its spending in general, and its contract of it; most orgs have no row."""
 
 BUDGETS = Table(
     "budgets",

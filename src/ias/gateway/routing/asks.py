@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from ias.contracts.spending import QUEUE_WEIGHT_USUAL
+
 if TYPE_CHECKING:
     from ias.gateway.routing.strategies import Candidate
 
@@ -28,6 +30,7 @@ class Ask:
         "session",
         "tokens",
         "tried",
+        "weight",
     )
 
     def __init__(
@@ -40,6 +43,7 @@ class Ask:
         session: int | None = None,
         priority: Priority = "normal",
         is_streamed: bool = True,
+        weight: int = QUEUE_WEIGHT_USUAL,
     ) -> None:
         self.org_id = org_id
         self.tokens = tokens
@@ -53,6 +57,8 @@ class Ask:
         self.priority = priority
         self.is_streamed = is_streamed
         """Whether it will be seen when the prompt is computed: the answer begins then."""
+        self.weight = weight
+        """Of the org, where requests have to wait."""
         self.is_guess = False
         """Whether it was sent to the owner of its beginning without knowing whether that is cached there."""
         self.looked_at: Sequence[Candidate] = ()

@@ -1,15 +1,17 @@
 """Requests that wait for a place, in turn between orgs.
 
 Every org has a counter of the work that it was given, and the org with the least is next: the virtual token counters of Sheng et
-al., "Fairness in Serving Large Language Models" (OSDI 2024). Work is counted when a request is given its place, as expected, and
-corrected when it is over, so that what an org has in flight is not free; what was found in a cache is not counted. An org that was
-away comes back at the least counter of those who are here, without what is only expected of theirs: absence earns nothing.
+al., "Fairness in Serving Large Language Models" (OSDI 2024). What counts is the work divided by the org's weight. Work is counted
+when a request is given its place, as expected, and corrected when it is over, so that what an org has in flight is not free; what
+was found in a cache is not counted. An org that was away comes back at the least counter of those who are here, without what is
+only expected of theirs: absence earns nothing.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.gateway.routing.asks import PRIORITIES, Ask
 
 OUTPUT_WEIGHT = 2
@@ -17,7 +19,7 @@ OUTPUT_WEIGHT = 2
 _KEPT_MAX = 10_000
 _LOOKED_AT_MAX = 16
 _MODEST = 0.8
-"""Of an equal part: who was given less than this much of it takes less than its part."""
+"""Of the part that its weight gives it: who was given less than this much of that takes less than its part."""
 _RECENT_S = 2.0
 """Half-life of what counts as an org's recent work."""
 
@@ -36,7 +38,7 @@ class Waiting:
 
 
 class Share(NamedTuple):
-    """Orgs that were lately given less than an equal part of all work, how much they were given, and how much the others."""
+    """Orgs that were lately given less than their part of all work, how much they were given, and how much the others."""
 
     modest: frozenset[str]
     modest_work: float
@@ -46,10 +48,12 @@ class Share(NamedTuple):
 class _Org:
     """One org's counter and what it has waiting."""
 
-    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "unsettled", "waiting", "work")
+    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "unsettled", "waiting", "weight", "work")
 
     def __init__(self, work: float) -> None:
+        self.weight = QUEUE_WEIGHT_USUAL
         self.work = work
+        """That it was given, for its weight."""
         self._recent = 0.0
         self._recent_at = 0.0
         self.in_flight = 0
@@ -70,10 +74,18 @@ class _Org:
         return float(self._recent * 0.5 ** ((now_s - self._recent_at) / _RECENT_S))
 
     def give(self, work: float, now_s: float) -> None:
-        """Count work that it is given."""
+        """Count work that it is given, as expected."""
         self._recent = self.recent(now_s) + work
         self._recent_at = now_s
-        self.work += work
+        counted = work / self.weight
+        self.work += counted
+        self.unsettled += counted
+
+    def weigh(self, weight: int) -> None:
+        """Its weight is another: what is only expected of it will be settled by the new one."""
+        expected = self.unsettled * self.weight / weight
+        self.work += expected - self.unsettled
+        self.unsettled, self.weight = expected, weight
 
     def next(self) -> Iterator[Waiting]:
         """Who is next, by priority and then by arrival; not all of them."""
@@ -109,21 +121,22 @@ class FairQueue:
 
     # -------------------------------------------------------------- work
 
-    def charge(self, org_id: str, work: float, now_s: float) -> None:
-        """The org is given a place for so much work."""
+    def charge(self, org_id: str, work: float, now_s: float, weight: int = QUEUE_WEIGHT_USUAL) -> None:
+        """The org, of that weight, is given a place for so much work."""
         org = self._orgs.get(org_id) or self._enter(org_id)
         if not org.is_here and org.work < self._floor:
             org.work = self._floor
+        if org.weight != weight:
+            org.weigh(weight)
         org.in_flight += 1
-        org.unsettled += work
         org.give(work, now_s)
 
     def settle(self, org_id: str, *, charged: float, used: float) -> None:
         """One of its requests is over, and was more work than it was charged for, or less."""
         org = self._orgs[org_id]
         org.in_flight -= 1
-        org.unsettled -= charged
-        org.work += used - charged
+        org.unsettled = org.unsettled - charged / org.weight if org.in_flight else 0.0
+        org.work += (used - charged) / org.weight
 
     def _enter(self, org_id: str) -> _Org:
         if len(self._orgs) >= _KEPT_MAX:
@@ -200,6 +213,8 @@ class FairQueue:
         recent = {name: org.recent(now_s) for name, org in self._orgs.items()}
         recent = {name: work for name, work in recent.items() if work >= 1 or self._orgs[name].is_here}
         total = sum(recent.values())
-        modest = {name: work for name, work in recent.items() if work * len(recent) < total * _MODEST}
+        weights = sum(self._orgs[name].weight for name in recent)
+        part = _MODEST * total / weights if weights else 0.0
+        modest = {name: work for name, work in recent.items() if work < part * self._orgs[name].weight}
         modest_work = sum(modest.values())
         return Share(frozenset(modest), modest_work, total - modest_work)
