@@ -138,6 +138,29 @@ async def test_what_the_registry_knows_of_backends_decides_at_once(start_gateway
         await gateway.until_nothing_is_held()
 
 
+async def test_a_recovered_backend_gets_a_tenth_at_first_and_its_whole_share_in_the_end(
+    start_gateway: StartGateway, pushed: Pushed
+) -> None:
+    async with upstreams(2) as both:
+        await pushed.everything(*(one.url for one in both), policy={"strategy": "weighted"})
+        gateway = await start_gateway()
+        await gateway.until_ready()
+        snapshots, now = gateway.worker.gateway.snapshots, int(time.time())
+
+        async def share(recovered: BackendState) -> float:
+            await push_states(pushed, backend_0=recovered, backend_1=state())
+            await until(
+                lambda: snapshots.backend_states is not None and snapshots.backend_states.version == pushed.versions
+            )
+            seen = Counter([(await ask(http)).headers["x-ias-backend"] for _ in range(200)])
+            return seen["backend-0"] / 200
+
+        async with client(gateway) as http:
+            assert await share(BackendState(health="ready", since=now, ramps_until=now + 1000)) < 0.2
+            assert await share(BackendState(health="ready", since=now - 500, ramps_until=now + 500)) > 0.2
+            assert await share(BackendState(health="ready", since=now - 1000, ramps_until=now - 1)) > 0.35
+
+
 async def test_the_registry_hears_what_was_seen_of_backends(start_gateway: StartGateway, pushed: Pushed) -> None:
     async with upstreams(2) as (bad, good):
         bad.script = fail
@@ -244,6 +267,34 @@ async def test_a_flooding_org_does_not_keep_another_waiting(start_gateway: Start
             gate.opened.set()
             await asyncio.gather(*tasks)
         assert order.index("modest") <= 2
+        await gateway.until_nothing_is_held()
+
+
+async def test_an_org_of_three_times_the_weight_is_given_three_turns_for_one(
+    start_gateway: StartGateway, pushed: Pushed
+) -> None:
+    gate = Gate()
+    async with run_upstream(gate) as only:
+        await pushed.everything(only.url)
+        await pushed.routes({"m": {"backends": backends(only.url, concurrency_max=1)}})
+        await pushed.tenants(org="org-2", project="project-2")
+        await pushed.ceilings(org="org-2", queue_weight=300)
+        heavy_key = await pushed.api_key(generate_key(), key_id="key-2", org_id="org-2", project_id="project-2")
+        gateway = await start_gateway()
+        await gateway.until_ready()
+        order: list[str] = []
+
+        async def note(name: str, http: httpx.AsyncClient) -> None:
+            assert (await ask(http)).status_code == 200
+            order.append(name)
+
+        async with client(gateway) as usual, client(gateway, heavy_key) as heavy:
+            named = (("usual", usual), ("heavy", heavy))
+            tasks = [asyncio.create_task(note(*one)) for _ in range(12) for one in named]
+            await until(lambda: gateway.worker.gateway.routers.waiting == 23)
+            gate.opened.set()
+            await asyncio.gather(*tasks)
+        assert 10 <= order[:16].count("heavy") <= 12
         await gateway.until_nothing_is_held()
 
 

@@ -28,7 +28,7 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     since: int
     """Unix seconds: when the health or the circuit last changed."""
     ramps_until: int | None = None
-    """Unix seconds: recovered a moment ago; until then its weight grows from a tenth to the whole."""
+    """Unix seconds: recovered at `since`; from then until this its weight grows from a tenth to the whole."""
     running: int | None = None
     """Requests it computes, by its own metrics; None here and below: not scraped."""
     waiting: int | None = None

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ias.contracts.backend_states import STALE_AFTER_S, BackendState, BackendStates
-from ias.gateway.routing.candidates import RAMP_S, fresh_states
+from ias.gateway.routing.candidates import fresh_states
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.model_router import Verdict
 from tests.gateway.routing.world import backend, chosen, place, prompt, ready, route, router
@@ -85,16 +85,18 @@ def test_what_failed_a_moment_ago_is_asked_only_when_nobody_else_is_left() -> No
     assert {chosen(made, prompt(f"{n}", output_tokens=9)) for n in range(50)} == {"a", "b"}
 
 
-def test_a_recovered_backend_comes_back_slowly() -> None:
-    made = router(backend("a"), backend("b"), strategy="weighted", states={"a": ready(ramps_until=1000 + int(RAMP_S))})
+@pytest.mark.parametrize("ramp_s", [4, 30, 600])
+def test_a_recovered_backend_comes_back_slowly(ramp_s: int) -> None:
+    states = {"a": ready(since=1000, ramps_until=1000 + ramp_s)}
+    made = router(backend("a"), backend("b"), strategy="weighted", states=states)
 
     def share() -> float:
         return sum(chosen(made, prompt("x")) == "a" for _ in range(2000)) / 2000
 
     assert 0.05 < share() < 0.15
-    made.update(made.route, {"a": ready(ramps_until=1000 + int(RAMP_S))}, now_s=1, unix_s=1000 + RAMP_S / 2)
+    made.update(made.route, states, now_s=1, unix_s=1000 + ramp_s / 2)
     assert 0.25 < share() < 0.45
-    made.update(made.route, {"a": ready(ramps_until=1000 + int(RAMP_S))}, now_s=2, unix_s=1001 + RAMP_S)
+    made.update(made.route, states, now_s=2, unix_s=1001 + ramp_s)
     assert 0.45 < share() < 0.55
 
 

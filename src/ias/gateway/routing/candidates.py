@@ -12,8 +12,7 @@ from ias.contracts.routes import Backend
 from ias.gateway.routing.loads import Load
 from ias.gateway.routing.strategies import Candidate
 
-RAMP_S = 30.0
-"""How long a backend that has recovered takes to the whole of its weight. The registry says when that will be."""
+_RAMP_FIRST = 0.1
 _RAMP_STEP_S = 1.0
 _KV_CACHE_USAGE_MAX = 0.85
 """A backend whose cache is fuller by its last metrics is given nothing more: it would soon have to put running answers aside and
@@ -123,7 +122,8 @@ def _make_candidate(backend: Backend, state: BackendState, load: Load, *, unix_s
 
 
 def _ramp(state: BackendState, unix_s: float) -> float:
-    """Share of the weight of a backend that has recovered a moment ago: from a tenth to the whole."""
+    """Share of the weight of a backend that has recovered a moment ago: from a tenth, when it did, to the whole."""
     if state.ramps_until is None or state.ramps_until <= unix_s:
         return 1.0
-    return max(0.1, 1.0 - 0.9 * min(1.0, (state.ramps_until - unix_s) / RAMP_S))
+    left = (state.ramps_until - unix_s) / max(1, state.ramps_until - state.since)
+    return 1.0 - (1.0 - _RAMP_FIRST) * min(1.0, left)
