@@ -26,6 +26,7 @@ async def test_a_new_backend_is_answered_with_every_field(registry: httpx.AsyncC
         "upstream_model": "org/tiny",
         "engine": "openai",
         "has_credential": False,
+        "credential_from": None,
         "tier": 0,
         "group": "stable",
         "concurrency_max": None,

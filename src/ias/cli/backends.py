@@ -11,6 +11,7 @@ from ias.cli.management_api import ManagementApi, management_options
 from ias.cli.models import MODELS, find_model, sent, tell
 
 BACKENDS = "/registry/v1/backends"
+ADAPTERS = "/registry/v1/adapters"
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 _connected = management_options("registry")
@@ -39,6 +40,11 @@ def list_backends(model: str, url: str, token_file: IO[str] | None) -> None:
 def _fields(command: Callable[..., None]) -> Callable[..., None]:
     """What a backend is added with and changed to."""
     for option in (
+        click.option(
+            "--credential-from",
+            metavar="REFERENCE",
+            help="Where the registry finds it instead: env:IAS_BACKEND_CREDENTIAL_… or file:NAME.",
+        ),
         click.option("--credential-file", type=click.File("r"), help="File with the API key that it asks for."),
         click.option("--environment", help="Where it runs: a label of yours."),
         click.option("--concurrency-max", type=click.IntRange(1), help="Requests at a time that it bears."),
@@ -85,7 +91,7 @@ def add(
         return
     click.echo(told["id"])
     if verifies:
-        _verify(api, told["id"])
+        _verify(api, f"{BACKENDS}/{told['id']}")
         api.post(f"{BACKENDS}/{told['id']}/enable", {})
 
 
@@ -125,6 +131,52 @@ def delete(backend_id: str, *, dry_run: bool, url: str, token_file: IO[str] | No
         click.echo("it can be taken away; nothing was changed")
 
 
+@backends.command()
+@click.argument("backend_id", metavar="ID")
+@_connected
+def adapters(backend_id: str, url: str, token_file: IO[str] | None) -> None:
+    """List the LoRA adapters of backend ID, and whether its server has them."""
+    for adapter in ManagementApi(url, token_file).list(f"{BACKENDS}/{backend_id}/adapters"):
+        click.echo(f"{adapter['id']}  {_state_of(adapter):<9}  {adapter['name']}  ({adapter['reason']})")
+
+
+@backends.command("add-adapter")
+@click.argument("backend_id", metavar="ID")
+@click.argument("name")
+@click.option("--model", required=True, metavar="NAME", help="The model that it is to clients.")
+@click.option("--verify", "verifies", is_flag=True, help="Send one completion through it; take it away if it fails.")
+@_dry_run
+@_connected
+def add_adapter(
+    backend_id: str, name: str, *, model: str, verifies: bool, dry_run: bool, url: str, token_file: IO[str] | None
+) -> None:
+    """Serve a model by the LoRA adapter NAME, which the server of backend ID has loaded."""
+    api = ManagementApi(url, token_file)
+    body = {"name": name, "model_id": find_model(api, model)["id"]}
+    told = api.post(f"{BACKENDS}/{backend_id}/adapters", body, dry_run=dry_run)
+    if dry_run:
+        click.echo("it can be added; nothing was changed")
+        return
+    if verifies:
+        try:
+            _verify(api, f"{ADAPTERS}/{told['id']}")
+        except CommandError:
+            api.delete(f"{ADAPTERS}/{told['id']}")
+            raise
+    click.echo(told["id"])
+
+
+@backends.command("remove-adapter")
+@click.argument("adapter_id", metavar="ADAPTER_ID")
+@_dry_run
+@_connected
+def remove_adapter(adapter_id: str, *, dry_run: bool, url: str, token_file: IO[str] | None) -> None:
+    """Serve its model by adapter ADAPTER_ID no more."""
+    ManagementApi(url, token_file).delete(f"{ADAPTERS}/{adapter_id}", dry_run=dry_run)
+    if dry_run:
+        click.echo("it can be taken away; nothing was changed")
+
+
 def _add_switch(name: str, text: str) -> None:
     @click.argument("backend_id", metavar="ID")
     @click.option("--reason", help="Why; kept with the change.")
@@ -149,7 +201,7 @@ _add_switch("resume", "Undo `drain`.")
 @_connected
 def verify(backend_id: str, url: str, token_file: IO[str] | None) -> None:
     """Send one completion through backend ID and report. Exit code 1: it failed."""
-    _verify(ManagementApi(url, token_file), backend_id)
+    _verify(ManagementApi(url, token_file), f"{BACKENDS}/{backend_id}")
 
 
 @backends.command()
@@ -173,10 +225,10 @@ def health(backend_id: str, *, as_json: bool, url: str, token_file: IO[str] | No
         click.echo(f"  {one['at']}  {_state_of(one):<9}  {one['reason']}")
 
 
-def _verify(api: ManagementApi, backend_id: str) -> None:
-    told = api.post(f"{BACKENDS}/{backend_id}/verify", {})
+def _verify(api: ManagementApi, path: str) -> None:
+    told = api.post(f"{path}/verify", {})
     if not told["ok"]:
-        raise CommandError(f"backend {backend_id} failed: {told['detail']}")
+        raise CommandError(f"{path.rpartition('/')[2]} failed: {told['detail']}")
     click.echo(f"{told['detail']} {told['latency_ms']:.0f} ms, {told['usage']['output_tokens']} tokens")
 
 

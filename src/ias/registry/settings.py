@@ -1,5 +1,7 @@
 """What the registry is told by the environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
@@ -17,6 +19,10 @@ class RegistrySettings(BusSettings, ServiceSettings):
     registry_allow_private_networks: bool = Field(
         True,
         description="Whether a backend may be in a private network (10.0.0.0/8, fc00::/7, …), where own engines live.",
+    )
+    registry_credentials_dir: Path | None = Field(
+        None,
+        description="Directory of files with backends' API keys, e.g. a mounted secret, which `credential_from` may name.",
     )
     registry_heal_interval_s: float = Field(
         1.0, gt=0, description="How often the route table in Redis is compared with the one in PostgreSQL."

@@ -1,5 +1,6 @@
 """Builds the registry: the only place where its parts are put together."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -18,11 +19,13 @@ from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
-from ias.registry.api import backend_health, backends, changes, models, route_policies, route_table
+from ias.registry.api import adapters, backend_health, backends, changes, models, route_policies, route_table
+from ias.registry.core.adapters import Adapters
 from ias.registry.core.backend_health import BackendHealths
 from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
 from ias.registry.core.circuits import CircuitRules
+from ias.registry.core.credentials import Credentials
 from ias.registry.core.health_watch import HealthWatch, WatchMetrics, WatchRules
 from ias.registry.core.models import Models
 from ias.registry.core.prober_lease import ProberLease
@@ -61,6 +64,7 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
             models.router,
             route_policies.router,
             backends.router,
+            adapters.router,
             backend_health.router,
             changes.router,
             route_table.router,
@@ -87,7 +91,8 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
     to_backends = await opened.enter_async_context(
         httpx.AsyncClient(transport=GuardedTransport(egress), timeout=settings.registry_verify_timeout_s)
     )
-    tables = RouteTables(database, redis, egress)
+    credentials = Credentials(sealer, os.environ, settings.registry_credentials_dir)
+    tables = RouteTables(database, redis, egress, credentials)
     made_changes = Changes(database, tables.push_or_leave_to_heal)
 
     app.state.verifier = TokenVerifier(
@@ -99,8 +104,11 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
     app.state.changes = made_changes
     app.state.models = Models(database, made_changes)
     app.state.route_policies = RoutePolicies(database, made_changes)
-    app.state.backends = Backends(database, made_changes, egress, sealer)
-    app.state.verifications = Verifications(app.state.backends, sealer, to_backends, settings.registry_verify_timeout_s)
+    app.state.backends = Backends(database, made_changes, egress, credentials)
+    app.state.adapters = Adapters(database, made_changes)
+    app.state.verifications = Verifications(
+        app.state.backends, credentials, to_backends, settings.registry_verify_timeout_s
+    )
     app.state.route_tables = tables
     app.state.backend_healths = BackendHealths(database, redis)
     bus_url = settings.bus_url.get_secret_value()

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from uuid import UUID
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ias.contracts.permissions import Permission
 from ias.contracts.routes import Group
@@ -16,6 +16,7 @@ from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
 from ias.registry.api.patches import Patch
 from ias.registry.core.backends import Backends, NewBackend, Switch
+from ias.registry.core.credentials import CREDENTIAL_LENGTH_MAX, REFERENCE_PATTERN, is_sendable
 from ias.registry.core.verification import Verifications
 from ias.registry.store.backends import BackendStatus, Engine
 
@@ -27,8 +28,7 @@ CONCURRENCY_MAX = 100_000
 
 
 def _printable(credential: SecretStr) -> SecretStr:
-    text = credential.get_secret_value()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
+    if not is_sendable(credential.get_secret_value()):
         raise ValueError("must be printable ASCII without spaces, as it travels in a header")
     return credential
 
@@ -69,9 +69,25 @@ Reason = Annotated[
 ]
 Credential = Annotated[
     SecretStr,
-    Field(max_length=4096, description="API key the backend asks for. Sealed at once and never shown again."),
+    Field(
+        max_length=CREDENTIAL_LENGTH_MAX,
+        description="API key the backend asks for. Sealed at once and never shown again.",
+    ),
     AfterValidator(_printable),
 ]
+CredentialFrom = Annotated[
+    str,
+    Field(
+        pattern=REFERENCE_PATTERN,
+        description="Where the registry finds the API key instead: `env:IAS_BACKEND_CREDENTIAL_…`, a variable of its environment,"
+        " or `file:NAME` in the directory IAS_REGISTRY_CREDENTIALS_DIR. Gateways follow within seconds when it is another.",
+    ),
+]
+
+
+def _check_one_credential(credential: SecretStr | None, credential_from: str | None) -> None:
+    if credential is not None and credential_from is not None:
+        raise ValueError("credential and credential_from exclude each other")
 
 
 class CreateBackend(Body, strict=True):
@@ -81,6 +97,7 @@ class CreateBackend(Body, strict=True):
     weight: Weight = 1
     upstream_model: UpstreamModel | None = Field(None, description="Null: the model's public name.")
     credential: Credential | None = None
+    credential_from: CredentialFrom | None = None
     engine: Engine = Field("openai", description="What serves there; tells what the gateway may ask of it.")
     tier: Tier = 0
     group: Group = Field("stable", description="The route policy says which share of the requests canaries get.")
@@ -89,21 +106,32 @@ class CreateBackend(Body, strict=True):
     draining: bool = Field(False, description="Finishes what it has and gets nothing new.")
     status: BackendStatus = Field("enabled", description="A disabled backend gets nothing.")
 
+    @model_validator(mode="after")
+    def _take_one_credential(self) -> "CreateBackend":
+        _check_one_credential(self.credential, self.credential_from)
+        return self
+
 
 class PatchBackend(Patch):
     """What changes of a backend. A null `credential` removes it. To disable or drain it are actions of their own."""
 
-    nullable: ClassVar[frozenset[str]] = frozenset({"credential", "concurrency_max", "environment"})
+    nullable: ClassVar[frozenset[str]] = frozenset({"credential", "credential_from", "concurrency_max", "environment"})
 
     url: Url | None = None
     weight: Weight | None = None
     upstream_model: UpstreamModel | None = None
     credential: Credential | None = None
+    credential_from: CredentialFrom | None = None
     engine: Engine | None = None
     tier: Tier | None = None
     group: Group | None = None
     concurrency_max: ConcurrencyMax | None = None
     environment: Environment | None = None
+
+    @model_validator(mode="after")
+    def _take_one_credential(self) -> "PatchBackend":
+        _check_one_credential(self.credential, self.credential_from)
+        return self
 
 
 class SwitchBackend(Body, strict=True):
@@ -122,6 +150,7 @@ class BackendAnswer(Answer):
     upstream_model: str
     engine: Engine
     has_credential: bool
+    credential_from: str | None
     tier: int
     group: Group
     concurrency_max: int | None
@@ -162,9 +191,15 @@ async def _verifications(request: Request) -> Verifications:
     return verifications
 
 
+TheVerifications = Annotated[Verifications, Depends(_verifications)]
+
+
 async def _cursors(request: Request) -> Cursors:
     cursors: Cursors = request.app.state.cursors
     return cursors
+
+
+TheCursors = Annotated[Cursors, Depends(_cursors)]
 
 
 Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
@@ -188,6 +223,7 @@ async def create_backend(
         upstream_model=body.upstream_model,
         engine=body.engine,
         credential=body.credential.get_secret_value() if body.credential else None,
+        credential_from=body.credential_from,
         tier=body.tier,
         group=body.group,
         concurrency_max=body.concurrency_max,
@@ -205,7 +241,7 @@ async def list_backends(
     model_id: UUID,
     access: Reader,
     backends: TheBackends,
-    cursors: Annotated[Cursors, Depends(_cursors)],
+    cursors: TheCursors,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[BackendAnswer]:
@@ -281,9 +317,7 @@ async def resume_backend(
     "/backends/{backend_id}/verify",
     openapi_extra=changes_nothing("it sends a completion through the backend and reports"),
 )
-async def verify_backend(
-    backend_id: UUID, access: Writer, verifications: Annotated[Verifications, Depends(_verifications)]
-) -> VerificationAnswer:
+async def verify_backend(backend_id: UUID, access: Writer, verifications: TheVerifications) -> VerificationAnswer:
     """Send one small completion through the backend and report. A backend that fails is a 200 with `ok: false`."""
     access.on_platform()
     return VerificationAnswer.model_validate(await verifications.verify_backend(backend_id))

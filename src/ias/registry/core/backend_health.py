@@ -1,6 +1,7 @@
 """What the API tells of a backend's health: what the prober published last, and how it came to that."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
@@ -39,19 +40,22 @@ class BackendHealths:
             if await find_backend(connection, backend_id) is None:
                 raise NotFoundError
             history = await list_transitions(connection, backend_id)
-        return BackendHealth(backend_id=backend_id, state=await self._find_state(str(backend_id)), history=history)
+        (state,) = await self.find_states([str(backend_id)])
+        return BackendHealth(backend_id=backend_id, state=state, history=history)
 
-    async def _find_state(self, backend_id: str) -> BackendState:
+    async def find_states(self, ids: Sequence[str]) -> list[BackendState]:
+        """The states of backends and adapters; `unknown` when no prober tells."""
         try:
             document = cast("bytes | None", await self._redis.get(redis_keys.BACKEND_STATES))
             states = msgspec.json.decode(document or b"", type=BackendStates)
         except (RedisError, OSError):
-            return _unknown("Redis, through which the prober tells, does not answer")
+            return [_unknown("Redis, through which the prober tells, does not answer")] * len(ids)
         except msgspec.MsgspecError:
-            return _unknown("no prober has told anything yet")
+            return [_unknown("no prober has told anything yet")] * len(ids)
         if time.time() - states.written_at > STALE_AFTER_S:
-            return _unknown("no prober is at work")
-        return states.states.get(backend_id) or _unknown("it is not in the route table, or was not for long")
+            return [_unknown("no prober is at work")] * len(ids)
+        missing = _unknown("it is not in the route table, or was not for long")
+        return [states.states.get(backend_id, missing) for backend_id in ids]
 
 
 def _unknown(reason: str) -> BackendState:

@@ -1,5 +1,6 @@
 """The rules of backends."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,10 +10,11 @@ from ias.contracts.ids import uuid7
 from ias.contracts.routes import Group
 from ias.kit.database import Database
 from ias.kit.egress import EgressPolicy
-from ias.kit.problems import ConflictError, NotFoundError
-from ias.kit.sealing import Sealer
+from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 from ias.kit.writes import check_version
+from ias.registry.core.adapters import delete_adapters_of
 from ias.registry.core.changes import Author, Change, Changes
+from ias.registry.core.credentials import CredentialAwayError, Credentials
 from ias.registry.store.backends import (
     Backend,
     BackendStatus,
@@ -46,6 +48,8 @@ class NewBackend:
     """None: the model's public name."""
     engine: Engine
     credential: str | None
+    credential_from: str | None
+    """A reference to it instead."""
     tier: int
     group: Group
     concurrency_max: int | None
@@ -57,11 +61,11 @@ class NewBackend:
 class Backends:
     """Backends, and what may be done to them."""
 
-    def __init__(self, database: Database, changes: Changes, egress: EgressPolicy, sealer: Sealer) -> None:
+    def __init__(self, database: Database, changes: Changes, egress: EgressPolicy, credentials: Credentials) -> None:
         self._database = database
         self._changes = changes
         self._egress = egress
-        self._sealer = sealer
+        self._credentials = credentials
 
     async def create_backend(self, model_id: UUID, new: NewBackend, author: Author) -> Backend:
         """A new backend of a model.
@@ -69,8 +73,10 @@ class Backends:
         Raises:
             NotFoundError: there is no such model.
             EgressRefusedError: the URL leads where the platform does not send requests.
+            InvalidError: its credential is kept elsewhere, and cannot be read there.
         """
         url = await self._egress.admit(new.url)
+        await self._check_reference(new.credential_from)
         async with self._changes.make(author) as change:
             model = await find_model(change.connection, model_id)
             if model is None:
@@ -82,7 +88,8 @@ class Backends:
                 weight=new.weight,
                 upstream_model=new.upstream_model or model.name,
                 engine=new.engine,
-                sealed_credential=self._sealer.seal(new.credential) if new.credential else None,
+                sealed_credential=self._credentials.seal(new.credential) if new.credential else None,
+                credential_from=new.credential_from,
                 tier=new.tier,
                 group=new.group,
                 concurrency_max=new.concurrency_max,
@@ -113,12 +120,13 @@ class Backends:
     async def update_backend(self, backend_id: UUID, fields: dict[str, Any], author: Author) -> Backend:
         """The backend with the given fields replaced; nothing happens when they are what they were.
 
-        A new `credential` replaces the one before, None removes it.
+        A new `credential` or `credential_from` replaces whichever there was, None removes it.
 
         Raises:
             NotFoundError: there is no such backend.
             PreconditionFailedError: the change is meant for another version.
             EgressRefusedError: the new URL leads where the platform does not send requests.
+            InvalidError: its credential is kept elsewhere, and cannot be read there.
             ConflictError: it is the model's last canary, and the route policy gives canaries a share.
         """
         stored = dict(fields)
@@ -126,7 +134,11 @@ class Backends:
             stored["url"] = await self._egress.admit(stored["url"])
         if "credential" in stored:
             credential = stored.pop("credential")
-            stored["sealed_credential"] = self._sealer.seal(credential) if credential else None
+            stored["sealed_credential"] = self._credentials.seal(credential) if credential else None
+            stored.setdefault("credential_from", None)
+        elif stored.get("credential_from") is not None:
+            stored["sealed_credential"] = None
+        await self._check_reference(stored.get("credential_from"))
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
             check_version(backend.version)
@@ -141,6 +153,15 @@ class Backends:
                 after["credential_replaced"] = True
             change.record("backend.update", backend.id, before, after)
         return updated
+
+    async def _check_reference(self, reference: str | None) -> None:
+        if reference is None:
+            return
+        try:
+            await asyncio.to_thread(self._credentials.read, reference)
+        except CredentialAwayError as error:
+            problem = FieldError(pointer="/credential_from", detail=str(error))
+            raise InvalidError("The credential cannot be read where it is said to be.", errors=[problem]) from error
 
     async def switch_backend(self, backend_id: UUID, switch: Switch, reason: str | None, author: Author) -> Backend:
         """The backend, switched; nothing happens when it was so before. The reason is kept with the change.
@@ -189,9 +210,11 @@ async def _check_canary_left(change: Change, leaving: Backend) -> None:
 
 
 async def _delete(change: Change, backend: Backend) -> None:
+    await delete_adapters_of(change, backend_id=backend.id)
     deleted = replace(
         backend,
         sealed_credential=None,
+        credential_from=None,
         version=backend.version + 1,
         updated_at=change.at,
         deleted_at=change.at,
@@ -215,6 +238,7 @@ def _describe(backend: Backend) -> dict[str, Any]:
         "upstream_model": backend.upstream_model,
         "engine": backend.engine,
         "has_credential": backend.has_credential,
+        "credential_from": backend.credential_from,
         "tier": backend.tier,
         "group": backend.group,
         "concurrency_max": backend.concurrency_max,

@@ -10,6 +10,7 @@ from ias.contracts.routes import Capability
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 from ias.kit.writes import check_version
+from ias.registry.core.adapters import delete_adapters_of
 from ias.registry.core.backends import delete_backends_of
 from ias.registry.core.changes import Author, Change, Changes
 from ias.registry.core.route_policies import insert_first_policy
@@ -127,6 +128,7 @@ class Models:
             if replaced:
                 raise ConflictError(f"{replaced.name!r} names it as its replacement.", code="is_replacement")
             await delete_backends_of(change, model_id)
+            await delete_adapters_of(change, model_id=model_id)
             await _delete(change, model, change.at)
 
 

@@ -4,10 +4,13 @@ PostgreSQL is the truth. A push that fails changes nothing for the writer: `heal
 Redis follow, also when it came back empty, or when PostgreSQL was restored from a backup that is older than what Redis holds.
 """
 
+import asyncio
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import cast
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,6 +19,7 @@ from ias.contracts import redis_keys, routes
 from ias.kit.database import Database
 from ias.kit.egress import EgressPolicy, EgressRefusedError
 from ias.kit.redis_documents import RedisDocuments
+from ias.registry.core.credentials import Credentials
 from ias.registry.store.backends import Backend
 from ias.registry.store.models import Model
 from ias.registry.store.route_policies import RoutePolicy
@@ -36,11 +40,12 @@ class InvalidRouteTableError(ValueError):
 class RouteTables:
     """Keeps the route table in Redis what PostgreSQL says it is."""
 
-    def __init__(self, database: Database, redis: "Redis", egress: EgressPolicy) -> None:
+    def __init__(self, database: Database, redis: "Redis", egress: EgressPolicy, credentials: Credentials) -> None:
         self._database = database
         self._redis = redis
         self._documents = RedisDocuments(redis)
         self._egress = egress
+        self._credentials = credentials
 
     async def push(self) -> int:
         """Store the table of the last committed change in Redis; its version. A newer one that is there stays.
@@ -51,7 +56,9 @@ class RouteTables:
         """
         async with self._database.transaction() as connection:
             rows = await read_rows(connection)
-        table = build_table(rows, self._egress)
+        references = {backend.credential_from for backend in rows.backends if backend.credential_from}
+        referred = await asyncio.to_thread(self._credentials.seal_referred, references)
+        table = build_table(rows, self._egress, referred)
         await self._documents.put(redis_keys.ROUTES, table, version=table.version)
         return table.version
 
@@ -65,12 +72,16 @@ class RouteTables:
             log.error("the route table is not valid and was not pushed", error=str(error))  # noqa: TRY400  # no trace
 
     async def heal(self) -> bool:
-        """Push when Redis does not hold the latest version; whether that was so. Raises as `push` does."""
+        """Push when Redis does not hold the latest version, or a credential is another; whether so. Raises as `push` does."""
         pushed = await self.find_pushed_version()  # before PostgreSQL is asked, so that it cannot be ahead by itself
         version = await self.get_version()
-        if pushed == version:
+        if await asyncio.to_thread(self._credentials.have_changed):
+            log.info("a credential that backends refer to is another; gateways are told")
+            await self._overtake(max(version, pushed or 0))
+        elif pushed == version:
             return False
-        if pushed is not None and pushed > version:
+        elif pushed is not None and pushed > version:
+            log.warning("redis holds a newer route table than postgresql; its version is overtaken", pushed=pushed)
             await self._overtake(pushed)
         await self.push()
         return True
@@ -86,7 +97,6 @@ class RouteTables:
 
     async def _overtake(self, pushed: int) -> None:
         """Gateways never go back to a smaller version, so PostgreSQL's has to grow past what Redis holds."""
-        log.warning("redis holds a newer route table than postgresql; its version is overtaken", pushed=pushed)
         async with self._database.transaction() as connection:
             if await lock_version(connection) <= pushed:
                 await set_version(connection, pushed + 1)
@@ -99,28 +109,45 @@ async def read_version(redis: "Redis") -> int | None:
     return int(found.group(1)) if found else None
 
 
-def build_table(rows: RouteRows, egress: EgressPolicy) -> routes.RouteTable:
-    """The table of all enabled models. A backend that the egress policy no longer allows is left out.
+def build_table(rows: RouteRows, egress: EgressPolicy, referred: Mapping[str, str]) -> routes.RouteTable:
+    """The table of all enabled models.
+
+    A backend that the egress policy no longer allows is left out, and one whose credential is kept elsewhere and is not among
+    those `referred` to (sealed, by reference).
 
     Raises:
         InvalidRouteTableError: the rows contradict each other.
     """
-    by_model: dict[str, list[routes.Backend]] = {str(model.id): [] for model in rows.models}
-    for backend in rows.backends:
-        if str(backend.model_id) in by_model and _is_allowed(backend, egress):
-            by_model[str(backend.model_id)].append(_route_to(backend))
+    allowed = {
+        backend.id: (backend.model_id, _route_to(backend, referred))
+        for backend in rows.backends
+        if _is_allowed(backend, egress, referred)
+    }
+    by_model = defaultdict(list)
+    for model_id, backend in allowed.values():
+        by_model[model_id].append(backend)
+    for adapter in rows.adapters:
+        if adapter.backend_id in allowed:
+            _, backend = allowed[adapter.backend_id]
+            by_model[adapter.model_id].append(
+                msgspec.structs.replace(backend, id=str(adapter.id), upstream_model=adapter.name)
+            )
     policies = {policy.model_id: policy for policy in rows.policies}
-    models = [_route_of(model, policies[model.id], by_model[str(model.id)]) for model in rows.models]
+    models = [_route_of(model, policies[model.id], by_model[model.id]) for model in rows.models]
     _check(models)
     named = {name: model for model in models for name in (model.name, *model.aliases)}
     return routes.RouteTable(version=rows.version, models=named)
 
 
-def _is_allowed(backend: Backend, egress: EgressPolicy) -> bool:
+def _is_allowed(backend: Backend, egress: EgressPolicy, referred: Mapping[str, str]) -> bool:
     try:
         egress.normalise(backend.url)
     except EgressRefusedError as error:
         log.warning("a backend is left out of the route table", backend_id=str(backend.id), reason=error.detail)
+        return False
+    if backend.credential_from is not None and backend.credential_from not in referred:
+        reason = f"its credential cannot be read from {backend.credential_from}"
+        log.warning("a backend is left out of the route table", backend_id=str(backend.id), reason=reason)
         return False
     return True
 
@@ -151,13 +178,13 @@ def _route_of(model: Model, policy: RoutePolicy, backends: list[routes.Backend])
     )
 
 
-def _route_to(backend: Backend) -> routes.Backend:
+def _route_to(backend: Backend, referred: Mapping[str, str]) -> routes.Backend:
     return routes.Backend(
         id=str(backend.id),
         url=backend.url,
         weight=backend.weight,
         upstream_model=backend.upstream_model,
-        sealed_credential=backend.sealed_credential,
+        sealed_credential=referred[backend.credential_from] if backend.credential_from else backend.sealed_credential,
         draining=backend.draining,
         enabled=backend.status == "enabled",
         tier=backend.tier,

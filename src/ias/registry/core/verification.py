@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +11,10 @@ import httpx
 import structlog
 
 from ias.kit.egress import EgressRefusedError
-from ias.kit.sealing import SealBrokenError, Sealer
+from ias.kit.sealing import SealBrokenError
 from ias.registry.core.backends import Backends
+from ias.registry.core.credentials import CredentialAwayError, Credentials
+from ias.registry.store.adapters import Adapter
 from ias.registry.store.backends import Backend
 
 log = structlog.get_logger("ias.registry")
@@ -50,12 +52,12 @@ class Verifications:
     def __init__(
         self,
         backends: Backends,
-        sealer: Sealer,
+        credentials: Credentials,
         client: httpx.AsyncClient,
         timeout_s: float,
     ) -> None:
         self._backends = backends
-        self._sealer = sealer
+        self._credentials = credentials
         self._client = client
         self._timeout_s = timeout_s
 
@@ -65,37 +67,58 @@ class Verifications:
         Raises:
             NotFoundError: there is no such backend.
         """
-        backend = await self._backends.get_backend(backend_id)
+        return await self._verify(await self._backends.get_backend(backend_id))
+
+    async def verify_adapter(self, adapter: Adapter, backend: Backend) -> Verification:
+        """Look for an adapter in its server's list of models, then send one completion through it."""
+        return await self._verify(replace(backend, upstream_model=adapter.name), must_be_listed=True)
+
+    async def _verify(self, backend: Backend, *, must_be_listed: bool = False) -> Verification:
         started = time.perf_counter()
         status: int | None = None
         usage: Usage | None = None
         try:
-            status, body = await self._complete(backend)
-            usage, detail = _judge(status, body)
+            async with asyncio.timeout(self._timeout_s):
+                headers = await self._authorize(backend)
+                if must_be_listed and not await self._lists(backend, headers):
+                    detail = "The server does not list the adapter among its models; load it there first."
+                else:
+                    status, body = await self._complete(backend, headers)
+                    usage, detail = _judge(status, body)
         except EgressRefusedError as error:
             detail = error.detail
+        except CredentialAwayError as error:
+            detail = str(error)
         except SealBrokenError:
             detail = "The credential does not open with this platform's secret key; set it again."
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             detail = f"There was no usable answer: {type(error).__name__}."
         latency_ms = round((time.perf_counter() - started) * 1000, 1)
         ok = status == 200 and usage is not None
-        log.info("a backend was verified", backend_id=str(backend_id), ok=ok, status=status, latency_ms=latency_ms)
+        log.info("a backend was verified", backend_id=str(backend.id), ok=ok, status=status, latency_ms=latency_ms)
         return Verification(
-            backend_id=backend_id, ok=ok, status=status, latency_ms=latency_ms, usage=usage, detail=detail
+            backend_id=backend.id, ok=ok, status=status, latency_ms=latency_ms, usage=usage, detail=detail
         )
 
-    async def _complete(self, backend: Backend) -> tuple[int, Any]:
-        headers = {}
-        if backend.sealed_credential:
-            headers["authorization"] = f"Bearer {self._sealer.open(backend.sealed_credential)}"
+    async def _authorize(self, backend: Backend) -> dict[str, str]:
+        credential = await asyncio.to_thread(self._credentials.find, backend)
+        return {"authorization": f"Bearer {credential}"} if credential else {}
+
+    async def _lists(self, backend: Backend, headers: dict[str, str]) -> bool:
+        answer = await self._client.get(f"{backend.url}/models", headers=headers)
+        told = _parse(answer.content)
+        models = told.get("data") if isinstance(told, dict) else None
+        return isinstance(models, list) and any(
+            isinstance(one, dict) and one.get("id") == backend.upstream_model for one in models
+        )
+
+    async def _complete(self, backend: Backend, headers: dict[str, str]) -> tuple[int, Any]:
         body = {
             "model": backend.upstream_model,
             "messages": [{"role": "user", "content": "Say hello."}],
             "max_tokens": 8,
         }
-        async with asyncio.timeout(self._timeout_s):
-            answer = await self._client.post(f"{backend.url}/chat/completions", headers=headers, json=body)
+        answer = await self._client.post(f"{backend.url}/chat/completions", headers=headers, json=body)
         return answer.status_code, _parse(answer.content)
 
 

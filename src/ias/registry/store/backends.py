@@ -28,6 +28,8 @@ class Backend:
     """The name the backend itself knows the model by."""
     engine: Engine
     sealed_credential: str | None
+    credential_from: str | None
+    """Where its credential is kept instead, see `core.credentials`."""
     tier: int
     """Backends of the lowest tier that can serve are used."""
     group: Group
@@ -48,7 +50,7 @@ class Backend:
     @property
     def has_credential(self) -> bool:
         """Whether requests to the backend carry an API key. The key itself is never shown."""
-        return self.sealed_credential is not None
+        return self.sealed_credential is not None or self.credential_from is not None
 
 
 async def insert_backend(connection: AsyncConnection, backend: Backend) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ias.registry.store.adapters import Adapter, list_adapters
 from ias.registry.store.backends import Backend
 from ias.registry.store.models import Model
 from ias.registry.store.route_policies import RoutePolicy
@@ -19,6 +20,7 @@ class RouteRows:
     models: list[Model]
     policies: list[RoutePolicy]
     backends: list[Backend]
+    adapters: list[Adapter]
 
 
 async def lock_version(connection: AsyncConnection) -> int:
@@ -51,4 +53,5 @@ async def read_rows(connection: AsyncConnection) -> RouteRows:
         models=[Model(**row) for row in models.mappings()],
         policies=[RoutePolicy(**row) for row in policies.mappings()],
         backends=[Backend(**row) for row in backends.mappings()],
+        adapters=(await list_adapters(connection))[::-1],
     )

@@ -74,6 +74,7 @@ BACKENDS = Table(
     Column("upstream_model", Text, nullable=False),
     Column("engine", Text, nullable=False),
     Column("sealed_credential", Text),
+    Column("credential_from", Text),
     Column("tier", Integer, nullable=False),
     Column("group", Text, nullable=False),
     Column("concurrency_max", Integer),
@@ -89,7 +90,21 @@ BACKENDS = Table(
     CheckConstraint("tier >= 0", name="backends_tier"),
     CheckConstraint("\"group\" IN ('stable', 'canary')", name="backends_group"),
     CheckConstraint("concurrency_max > 0", name="backends_concurrency_max"),
+    CheckConstraint("sealed_credential IS NULL OR credential_from IS NULL", name="backends_one_credential"),
     Index("backends_model_id", "model_id"),
+)
+
+ADAPTERS = Table(
+    "adapters",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("backend_id", Uuid, ForeignKey("backends.id"), nullable=False),
+    Column("model_id", Uuid, ForeignKey("models.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("deleted_at", DateTime(timezone=True)),
+    Index("adapters_name", "backend_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    Index("adapters_model_id", "model_id"),
 )
 
 BACKEND_TRANSITIONS = Table(
