@@ -1,6 +1,7 @@
 """The gateway's own routing as a gateway of the simulator: nothing here decides anything."""
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ias.contracts.backend_states import BackendState
@@ -9,27 +10,52 @@ from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.engine.simulation.dispatch import Decision, Outcome, Refuse, ReplicaView, Request, Send
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
+from ias.gateway.routing.given_work import ORGS_TOLD_MAX, add_windows, window_of, windows_at
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
 from ias.gateway.routing.prefixes import CUTS
 
 ATTEMPTS_MAX = 3
 QUEUE_TIMEOUT_S = 30.0
+TELL_S = 1.0
 LOOK_S = 0.1
 """The gateway's own clock ticks so often."""
+
+
+class Told:
+    """What gateways tell one another of what orgs were given, once a second: Redis' part, in windows as there."""
+
+    def __init__(self) -> None:
+        self._windows: dict[int, Counter[str]] = {}
+
+    def add(self, given: Mapping[str, int], now_s: float) -> None:
+        """One gateway tells."""
+        self._windows.setdefault(window_of(now_s), Counter()).update(given)
+
+    def read(self, now_s: float) -> dict[str, float]:
+        """All that was told lately."""
+        return add_windows({window: self._windows.get(window, {}) for window in windows_at(now_s)}, now_s)
 
 
 class GatewayDispatcher:
     """One gateway."""
 
     def __init__(
-        self, number: int, gateways: int = 1, *, strategy: Strategy = "prefix", weights: Mapping[str, int] | None = None
+        self,
+        number: int,
+        gateways: int = 1,
+        *,
+        strategy: Strategy = "prefix",
+        weights: Mapping[str, int] | None = None,
+        told: Told | None = None,
     ) -> None:
         self._policy = RoutePolicy(strategy=strategy, attempts_max=ATTEMPTS_MAX)
         self._router: ModelRouter | None = None
         self._number = number
         self._gateways = gateways
         self._weights = weights or {}
+        self._told = told or Told()
+        self._tells_at = TELL_S * (1 + number / gateways)
         self._looked_at = 0.0
         self._asks: dict[int, Ask] = {}
         self._places: dict[int, Place] = {}
@@ -62,6 +88,10 @@ class GatewayDispatcher:
         if now_s >= self._looked_at + LOOK_S:
             self._looked_at = now_s
             router.look_at_shares(now_s)
+        if self._gateways > 1 and now_s >= self._tells_at:
+            self._tells_at += TELL_S
+            self._told.add(router.queue.tell(ORGS_TOLD_MAX), now_s)
+            router.queue.hear(self._told.read(now_s), now_s)
         names = request.prompt.names
         ask = Ask(
             request.tenant,

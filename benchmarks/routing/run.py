@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
+from benchmarks.routing.gateway_dispatcher import GatewayDispatcher, Told
 from benchmarks.routing.plots import draw_bars
 from benchmarks.routing.scenarios import DURATION_S, SCENARIOS, WARM_UP_S, Scenario
 from ias.engine.simulation.cluster import Run, Setting, simulate
@@ -19,15 +19,22 @@ from ias.engine.simulation.dispatch import Direct, Dispatcher
 from ias.engine.simulation.policies import LeastQueued, LeastRequests, PrefixAffinity, Random, RoundRobin
 from ias.engine.simulation.results import Summary, fairness, summarize, summarize_tenants
 
-POLICIES: Mapping[str, Callable[[int, int], Dispatcher]] = {
-    "round-robin": lambda *_: Direct(RoundRobin()),
-    "random": lambda gateway, _: Direct(Random(gateway)),
-    "least-requests": lambda *_: Direct(LeastRequests()),
-    "least-queued": lambda *_: Direct(LeastQueued()),
-    "prefix-affinity": lambda *_: Direct(PrefixAffinity()),
-    "gateway": GatewayDispatcher,
+
+def make_own(gateways: int) -> Callable[[int], Dispatcher]:
+    """The gateway's own routing; they tell one another once a second what orgs were given."""
+    told = Told()
+    return lambda number: GatewayDispatcher(number, gateways, told=told)
+
+
+POLICIES: Mapping[str, Callable[[int], Callable[[int], Dispatcher]]] = {
+    "round-robin": lambda _: lambda _: Direct(RoundRobin()),
+    "random": lambda _: lambda number: Direct(Random(number)),
+    "least-requests": lambda _: lambda _: Direct(LeastRequests()),
+    "least-queued": lambda _: lambda _: Direct(LeastQueued()),
+    "prefix-affinity": lambda _: lambda _: Direct(PrefixAffinity()),
+    "gateway": make_own,
 }
-"""How the gateway of a number among so many is made."""
+"""For so many gateways: how the one of a number is made."""
 
 ATTAINMENT = 0.95
 """Capacity is the highest rate at which this share of requests has its first token within the objective."""
@@ -52,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; repeatable")
     parser.add_argument("--policy", action="append", choices=list(POLICIES), help="only this one; repeatable")
-    parser.add_argument("--gateways", type=int, default=1, help="gateways that know nothing of one another [1]")
+    parser.add_argument("--gateways", type=int, default=1, help="gateways; each knows its own requests alone [1]")
     parser.add_argument("--seed", type=int, default=1, help="of the workload [1]")
     parser.add_argument("--no-capacity", action="store_true", help="do not search for capacities: much quicker")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="simulations at a time [all processors]")
@@ -98,7 +105,7 @@ def simulate_at(scenario: Scenario, asked: Asked, rate: float) -> Run:
     return simulate(
         scenario.build(rate, asked.seed),
         scenario.replicas,
-        lambda number: POLICIES[asked.policy](number, asked.gateways),
+        POLICIES[asked.policy](asked.gateways),
         Setting(gateways=asked.gateways, seed=asked.seed),
         until_s=DURATION_S + 180,
     )

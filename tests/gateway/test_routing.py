@@ -403,6 +403,22 @@ async def test_a_model_that_does_not_wake_in_time_is_refused_with_when_to_come_b
         assert "retry-after" in answer.headers
 
 
+async def test_workers_hear_what_others_gave_to_orgs(start_gateway: StartGateway, pushed: Pushed) -> None:
+    async with upstreams(2) as both:
+        await pushed.everything(*(one.url for one in both))
+        gateways = [await start_gateway() for _ in range(2)]
+        for gateway in gateways:
+            await gateway.until_ready()
+        routers = [gateway.worker.gateway.routers for gateway in gateways]
+        await until(lambda: all(one._sharers == 2 for one in routers))
+        async with client(gateways[0]) as http:
+            assert (await ask(http)).status_code == 200
+        queue = routers[1]._desks["m"].router.queue
+        await until(lambda: queue._heard.get("org-1", 0) > 0)
+        for key in await pushed.redis.keys("ias:given_work:*"):
+            assert 0 < await pushed.redis.ttl(key) <= 10
+
+
 async def test_workers_share_what_a_backend_bears(start_gateway: StartGateway, pushed: Pushed) -> None:
     gate = Gate()
     async with run_upstream(gate) as only:

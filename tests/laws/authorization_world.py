@@ -163,7 +163,7 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
         "role_id": own_role["id"],
         "assignment_id": assignment["id"],
         # These belong to no org: there is nobody to hide them from.
-        **dict.fromkeys(("model_id", "backend_id", "session_id", "provider_id"), ABSENT_ID),
+        **dict.fromkeys(("model_id", "backend_id", "adapter_id", "session_id", "provider_id"), ABSENT_ID),
     }
     await _populate_others(world)
     return world

@@ -71,6 +71,11 @@ def backend_outcomes(ten_seconds: int) -> str:
     return f"ias:backend_outcomes:{ten_seconds}"
 
 
+def given_work(model_id: str, window: int) -> str:
+    """A hash of the work that a model's backends were given by all gateways in a window of time, by org; the gateway's own."""
+    return f"ias:given_work:{model_id}:{window}"
+
+
 def backend_wake(backend_id: str) -> str:
     """Present while a gateway is waking this backend, so that no other does; the gateway's own."""
     return f"ias:backend_wake:{backend_id}"

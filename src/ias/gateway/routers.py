@@ -18,6 +18,7 @@ from ias.contracts.backend_states import BackendState
 from ias.contracts.routes import Backend, ModelRoute
 from ias.gateway.clock import Clock
 from ias.gateway.errors import Refusal, queue_full, unavailable
+from ias.gateway.given_work import exchange_given_work
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.candidates import fresh_states
@@ -295,6 +296,9 @@ class Routers:
             for command in commands:
                 redis.call(command, _ignore)
             redis.call(pack("ZCARD", redis_keys.GATEWAY_WORKERS), self._take_sharers)
+            for desk in self._desks.values():
+                if desk.router.queue.tells and desk.only is None:
+                    exchange_given_work(redis, desk.router)
         except RedisAwayError:
             pass  # the next second tells
 

@@ -1,5 +1,6 @@
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import FairQueue, Waiting
+from ias.gateway.routing.loads import Place
 from ias.gateway.routing.model_router import expect_work
 from tests.gateway.routing.world import backend, place, prompt, ready, router
 
@@ -132,6 +133,44 @@ def test_what_is_known_of_orgs_is_bounded() -> None:
         queue.charge(f"org-{n}", 1.0, 0.0)
         queue.settle(f"org-{n}", charged=1, used=0)
     assert len(queue._orgs) <= 10_001
+
+
+def test_what_others_gave_counts_for_who_is_modest_until_it_is_old() -> None:
+    queue = FairQueue(10)
+    queue.tells = True
+    queue.charge("a", 1000.0, 0.0)
+    queue.charge("b", 1000.0, 0.0)
+    assert queue.tell(1) in ({"a": 1000}, {"b": 1000})
+    assert queue.tell(9) == {}
+    queue.hear({"a": 1000.0, "b": 9000.0, "elsewhere": 100.0}, 0.0)
+    queue.charge("a", 500.0, 0.0)
+    assert queue.share(0.0) == ({"a", "elsewhere"}, 1600.0, 9000.0)
+    assert queue.share(60.0).modest == set()
+
+
+def test_a_newcomer_begins_at_as_many_backends_as_its_weight_gives_it() -> None:
+    made = router(*(backend(f"b{n}") for n in range(8)), states={f"b{n}": ready() for n in range(8)})
+
+    def begin(org: str, count: int, weight: int = 100) -> list[Place]:
+        places = []
+        for n in range(count):
+            ask = prompt(f"{org} {n} " * 100, org, weight=weight)
+            found = made.ask(ask)
+            if isinstance(found, Place):
+                made.queue.charge(org, expect_work(ask), 0.0, weight)
+                places.append(found)
+        return places
+
+    assert len(begin("here", 6)) == 6, "nobody else is here"
+    made.look_at_shares(0.1)
+    first = begin("new", 8)
+    assert len(first) == 5, "half of eight, and the one that it came with"
+    assert len(begin("heavy", 8, weight=300)) == 7
+    for place_ in first:
+        place_.begin()
+    assert len(begin("new", 8)) == 4
+    made.look_at_shares(2.0)
+    assert not made.queue.newcomers
 
 
 def test_while_one_org_floods_a_backend_is_kept_free_for_those_who_take_less() -> None:

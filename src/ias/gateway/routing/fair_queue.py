@@ -8,11 +8,12 @@ only expected of theirs: absence earns nothing.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.gateway.routing.asks import PRIORITIES, Ask
+from ias.gateway.routing.loads import Place
 
 OUTPUT_WEIGHT = 2
 """What a token of output counts, a computed token of the prompt being 1; the same source's choice."""
@@ -20,8 +21,11 @@ _KEPT_MAX = 10_000
 _LOOKED_AT_MAX = 16
 _MODEST = 0.8
 """Of the part that its weight gives it: who was given less than this much of that takes less than its part."""
-_RECENT_S = 2.0
+RECENT_S = 2.0
 """Half-life of what counts as an org's recent work."""
+_HEARD_FRESH_S = 5.0
+_NEW_S = 1.0
+"""How long an org that comes is a newcomer."""
 
 
 class Waiting:
@@ -45,10 +49,31 @@ class Share(NamedTuple):
     other_work: float
 
 
+class Newcomer:
+    """An org that came a moment ago, while others were here already: nobody knows yet how much it will ask for."""
+
+    __slots__ = ("_places", "part", "until")
+
+    def __init__(self, part: float, until: float) -> None:
+        self.part = part
+        """Of all backends, by its weight among those who are here."""
+        self.until = until
+        self._places: list[Place] = []
+
+    def note(self, place: Place) -> None:
+        """It was given a place."""
+        self._places.append(place)
+
+    def count_unbegun(self) -> int:
+        """Its requests whose answers have not begun."""
+        self._places = [place for place in self._places if not place.has_begun]
+        return len(self._places)
+
+
 class _Org:
     """One org's counter and what it has waiting."""
 
-    __slots__ = ("_recent", "_recent_at", "in_flight", "lines", "unsettled", "waiting", "weight", "work")
+    __slots__ = ("_recent", "_recent_at", "in_flight", "is_new", "lines", "unsettled", "waiting", "weight", "work")
 
     def __init__(self, work: float) -> None:
         self.weight = QUEUE_WEIGHT_USUAL
@@ -56,6 +81,8 @@ class _Org:
         """That it was given, for its weight."""
         self._recent = 0.0
         self._recent_at = 0.0
+        self.is_new = True
+        """Whether it was given nothing lately."""
         self.in_flight = 0
         self.unsettled = 0.0
         """What of its work is only expected: its requests in flight."""
@@ -71,7 +98,7 @@ class _Org:
         """What it was given lately, older work counting less."""
         if now_s == self._recent_at:  # the clock ticks far less often than requests come
             return self._recent
-        return float(self._recent * 0.5 ** ((now_s - self._recent_at) / _RECENT_S))
+        return float(self._recent * 0.5 ** ((now_s - self._recent_at) / RECENT_S))
 
     def give(self, work: float, now_s: float) -> None:
         """Count work that it is given, as expected."""
@@ -117,6 +144,14 @@ class FairQueue:
         self._length_max = length_max
         self._orgs: dict[str, _Org] = {}
         self._floor = 0.0
+        self._weight_here = 0
+        """Of all orgs that were given anything lately."""
+        self.newcomers: dict[str, Newcomer] = {}
+        self.tells = False
+        """Whether others serve the model as well, and are told what is given here."""
+        self._untold: dict[str, float] = {}
+        self._heard: Mapping[str, float] = {}
+        self._heard_at = 0.0
         self.length = 0
 
     # -------------------------------------------------------------- work
@@ -128,8 +163,18 @@ class FairQueue:
             org.work = self._floor
         if org.weight != weight:
             org.weigh(weight)
+        if org.is_new:
+            self._welcome(org_id, org, now_s)
         org.in_flight += 1
         org.give(work, now_s)
+        if self.tells:
+            self._untold[org_id] = self._untold.get(org_id, 0.0) + work
+
+    def _welcome(self, org_id: str, org: _Org, now_s: float) -> None:
+        org.is_new = False
+        if self._weight_here:
+            part = org.weight / (org.weight + self._weight_here)
+            self.newcomers[org_id] = Newcomer(part, now_s + _NEW_S)
 
     def settle(self, org_id: str, *, charged: float, used: float) -> None:
         """One of its requests is over, and was more work than it was charged for, or less."""
@@ -210,11 +255,45 @@ class FairQueue:
     def share(self, now_s: float) -> Share:
         """Who has lately been given how much. Called now and then."""
         self._raise_floor()
-        recent = {name: org.recent(now_s) for name, org in self._orgs.items()}
-        recent = {name: work for name, work in recent.items() if work >= 1 or self._orgs[name].is_here}
+        self._see_newcomers_off(now_s)
+        recent = self._find_recent(now_s)
         total = sum(recent.values())
-        weights = sum(self._orgs[name].weight for name in recent)
-        part = _MODEST * total / weights if weights else 0.0
-        modest = {name: work for name, work in recent.items() if work < part * self._orgs[name].weight}
+        weights = {name: self._orgs[name].weight if name in self._orgs else QUEUE_WEIGHT_USUAL for name in recent}
+        self._weight_here = sum(weights.values())
+        part = _MODEST * total / self._weight_here if recent else 0.0
+        modest = {name: work for name, work in recent.items() if work < part * weights[name]}
         modest_work = sum(modest.values())
         return Share(frozenset(modest), modest_work, total - modest_work)
+
+    def _see_newcomers_off(self, now_s: float) -> None:
+        for name in [name for name, newcomer in self.newcomers.items() if newcomer.until <= now_s]:
+            del self.newcomers[name]
+
+    def _find_recent(self, now_s: float) -> dict[str, float]:
+        """What each org was given lately, here and by others; those are left out who were given nothing and are away."""
+        recent = {}
+        for name, org in self._orgs.items():
+            work = org.recent(now_s)
+            if work >= 1 or org.is_here:
+                recent[name] = work
+            else:
+                org.is_new = True
+        if now_s - self._heard_at < _HEARD_FRESH_S:
+            faded = 0.5 ** ((now_s - self._heard_at) / RECENT_S)
+            for name, heard in self._heard.items():
+                work = heard * faded + self._untold.get(name, 0.0)
+                if work >= 1:
+                    recent[name] = max(work, recent.get(name, 0.0))
+        return recent
+
+    # -------------------------------------------------------------- other gateways
+
+    def tell(self, orgs_max: int) -> dict[str, int]:
+        """What orgs were given here since this was last asked; of very many those who were given most."""
+        told, self._untold = self._untold, {}
+        most = sorted(told.items(), key=lambda pair: -pair[1])[:orgs_max]
+        return {name: round(work) for name, work in most if work >= 1}
+
+    def hear(self, given: Mapping[str, float], now_s: float) -> None:
+        """What orgs were lately given by all, this one included, older work counting less."""
+        self._heard, self._heard_at = given, now_s

@@ -67,13 +67,15 @@ class Load:
 class Place:
     """A request's place at a backend."""
 
-    __slots__ = ("_is_held", "_pending", "_tokens", "load")
+    __slots__ = ("_is_held", "_pending", "_tokens", "has_begun", "load")
 
     def __init__(self, load: Load, *, tokens: int, pending: int) -> None:
         self.load = load
         self._tokens = tokens
         self._pending = pending
         self._is_held = True
+        self.has_begun = False
+        """Whether its answer has, or it is over."""
         load.requests += 1
         load.tokens += tokens
         load.pending_tokens += pending
@@ -84,6 +86,7 @@ class Place:
         self.load.pending_tokens -= self._pending
         self.load.burden -= self._pending
         self._pending = 0
+        self.has_begun = True
 
     def release(self) -> bool:
         """The request is over, in whatever way; whether it was not before."""

@@ -22,6 +22,7 @@ from ias.gateway.routing.prefixes import CUTS, PrefixTable
 from ias.gateway.routing.strategies import (
     Candidate,
     Guess,
+    Hidden,
     Ring,
     choose_least_tokens,
     choose_prefix,
@@ -41,8 +42,13 @@ _TRUST_FIRST = 0.95
 _TRUST_RATE = 0.05
 _WORTH_WAITING_TOKENS = 1000
 """A guess is waited for when it probably saves the computing of so many tokens."""
-_HEADROOM = 6.0
+_HEADROOM = 4.0
 """How much more than they use is kept free for those who take less than their part."""
+_NEVER = float("inf")
+_SHORT_AFTER_S = 0.3
+"""Backends are kept free when requests have waited for so long without a break. Where there is enough, caches decide alone."""
+_KEPT_S = 3
+"""For so many seconds as much is kept free as was needed in any of them: workers, who look at other moments, then agree on most."""
 
 
 class Verdict(Enum):
@@ -75,6 +81,7 @@ class ModelRouter:
         self._draw = draw
         self._canary_debt = 0
         self._ring = Ring(())
+        self._sharers = 1
         self._pending_max = PENDING_TOKENS_MAX
         self.output_tokens = _OUTPUT_FIRST
         """Of an answer, by experience."""
@@ -84,13 +91,22 @@ class ModelRouter:
         """Whether all that may be chosen weigh the same."""
         self._modest: frozenset[str] = frozenset()
         self._kept: frozenset[str] = frozenset()
+        self._surely_kept: frozenset[str] = frozenset()
+        """Those that others most probably keep free as well."""
+        self._waits_since = _NEVER
+        self._is_short_until = 0.0
+        """While requests wait for longer than a moment, and for a while afterwards."""
+        self._needed: dict[int, int] = {}
+        """How many were to be kept free, by second."""
 
     def update(
         self, route: ModelRoute, states: Mapping[str, BackendState], *, now_s: float, unix_s: float, sharers: int = 1
     ) -> None:
         """Look at the backends anew: the route or what is known of them has changed, or time has passed."""
         self.route = route
+        self._sharers = sharers
         self._pending_max = PENDING_TOKENS_MAX // sharers
+        self.queue.tells = sharers > 1
         ids = [backend.id for backend in route.backends]
         if ids != list(self.backends):
             self._ring = Ring(ids)
@@ -107,11 +123,21 @@ class ModelRouter:
 
     def ask(self, ask: Ask, *, is_queued: bool = False) -> Place | Verdict:
         """A place for a request, now."""
+        found = self._find_place(ask, is_queued=is_queued)
+        if self.queue.newcomers and isinstance(found, Place):
+            newcomer = self.queue.newcomers.get(ask.org_id)
+            if newcomer is not None:
+                newcomer.note(found)
+        return found
+
+    def _find_place(self, ask: Ask, *, is_queued: bool) -> Place | Verdict:
         survey = self.survey
         ask.obstacles = survey.reasons
         for tier in survey.tiers:
             candidates = self._pick_group(ask, tier.stable, tier.canary)
             if candidates:
+                if self.queue.newcomers and self._has_its_part(ask):
+                    return Verdict.BUSY
                 if self._kept and ask.org_id not in self._modest:
                     candidates = self._leave_free(candidates, is_queued=is_queued)
                 return self._place(ask, candidates)
@@ -159,6 +185,17 @@ class ModelRouter:
         lines += [f'"{name}":"{reason}"' for name, reason in obstacles.items()]
         return f"{{{','.join(lines)}}}"
 
+    def _has_its_part(self, ask: Ask) -> bool:
+        """Whether the org came a moment ago, and has not begun to be answered at as many backends as its weight gives it.
+
+        By the time that it is known how much it asks for, its prompts would be everywhere.
+        """
+        newcomer = self.queue.newcomers.get(ask.org_id)
+        if newcomer is None:
+            return False
+        part = max(1, int(newcomer.part * len(self.loads)) // self._sharers)
+        return newcomer.count_unbegun() >= part
+
     def _leave_free(self, candidates: Sequence[Candidate], *, is_queued: bool) -> Sequence[Candidate]:
         """Those that are not kept free for others; while nobody waits, these too when they have nothing to compute."""
         return [
@@ -192,7 +229,8 @@ class ModelRouter:
         names = ask.names
         matched = self.table.match(names)
         guess = Guess(self._ring.owner(names[:_OWNED][-1]), self.trust) if names and not matched else None
-        chosen = choose_prefix(ask, candidates, matched, guess, is_even=self._is_even)
+        hidden = self._find_hidden(ask) if self._kept and self._sharers > 1 else None
+        chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
         ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
         if not self._has_room(chosen):
             if chosen.load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
@@ -200,11 +238,17 @@ class ModelRouter:
             candidates = [c for c in candidates if self._has_room(c)]
             if not candidates:
                 return Verdict.BUSY
-            chosen = choose_prefix(ask, candidates, matched, guess, is_even=self._is_even)
+            chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
         known = matched.get(chosen.load.cache, 0)
         if names and (not known or known < CUTS[len(names) - 1]):
             self.table.note(names, chosen.load.cache)
         return Place(chosen.load, tokens=tokens, pending=max(ask.tokens - known, 0) if ask.is_streamed else 0)
+
+    def _find_hidden(self, ask: Ask) -> Hidden | None:
+        """While orgs take more than their part, others' prompts are wherever nothing is kept free."""
+        if ask.org_id not in self._modest:
+            return None
+        return Hidden(self._surely_kept, PENDING_TOKENS_MAX - self._pending_max)
 
     def learn(self, ask: Ask, *, cached_tokens: int, output_tokens: int) -> None:
         """What of a prompt was found in the cache that it was sent to, and how long the answer was."""
@@ -230,15 +274,31 @@ class ModelRouter:
         """
         share = self.queue.share(now_s)
         self._modest = share.modest
-        self._kept = self._keep_free(share)
+        count = self._count_kept(share, int(now_s)) if self._is_short(now_s) else 0
+        if count != len(self._kept):
+            order = sorted(self.loads, key=lambda name: crc32(name.encode()))
+            self._kept, self._surely_kept = frozenset(order[:count]), frozenset(order[: (count + 1) // 2])
 
-    def _keep_free(self, share: Share) -> frozenset[str]:
+    def _is_short(self, now_s: float) -> bool:
+        if not self.queue.length:
+            self._waits_since = _NEVER
+        elif self._waits_since == _NEVER:
+            self._waits_since = now_s
+        if now_s - self._waits_since >= _SHORT_AFTER_S:
+            self._is_short_until = now_s + _KEPT_S
+        return now_s < self._is_short_until
+
+    def _count_kept(self, share: Share, second: int) -> int:
         backends = len(self.loads)
         if not share.modest_work or not share.other_work or backends < 2:
-            return frozenset()
+            self._needed.clear()
+            return 0
         others_per_backend = share.other_work / (backends - len(self._kept))
-        count = min(backends - 1, ceil(_HEADROOM * share.modest_work / others_per_backend))
-        return frozenset(sorted(self.loads, key=lambda name: crc32(name.encode()))[:count])
+        needed = min(backends - 1, ceil(_HEADROOM * share.modest_work / others_per_backend))
+        if second not in self._needed:
+            self._needed = {at: count for at, count in self._needed.items() if second - _KEPT_S < at <= second}
+        self._needed[second] = max(needed, self._needed.get(second, 0))
+        return max(self._needed.values())
 
     def next_placed(self, now_s: float) -> Iterator[tuple[Waiting, Place]]:
         """Who waits and is due a place, with the place, until there is none for anybody."""

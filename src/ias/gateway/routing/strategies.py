@@ -80,11 +80,21 @@ class Guess(NamedTuple):
     """The part of such prompts that was found there."""
 
 
+class Hidden(NamedTuple):
+    """What other gateways have probably sent to backends, and this one cannot see."""
+
+    free: frozenset[str]
+    """Those that are kept free of it."""
+    tokens: int
+    """Of prompts that are not begun, at each of the others."""
+
+
 def choose_prefix(
     ask: Ask,
     candidates: Sequence[Candidate],
     matched: dict[Cache, int],
     guess: Guess | None,
+    hidden: Hidden | None = None,
     *,
     is_even: bool,
 ) -> Candidate:
@@ -104,6 +114,10 @@ def choose_prefix(
         for index, candidate in enumerate(candidates):
             if candidate.load.backend_id == owner:
                 burdens[index] -= OWNER_TOKENS + trust * prompt
+    if hidden is not None:
+        for index, candidate in enumerate(candidates):
+            if candidate.load.backend_id not in hidden.free:
+                burdens[index] += hidden.tokens
     if not is_even:
         burdens = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
     return _take_least(ask, candidates, burdens)

@@ -1,0 +1,46 @@
+"""Workers tell one another through Redis what orgs were given of a model, see `routing.given_work`."""
+
+import time
+from typing import Any
+
+from ias.contracts import redis_keys
+from ias.gateway.redis_connection import RedisConnection, pack
+from ias.gateway.routing.given_work import ORGS_TOLD_MAX, WINDOW_S, WINDOWS, add_windows, window_of, windows_at
+from ias.gateway.routing.model_router import ModelRouter
+
+_KEPT_S = WINDOW_S * (WINDOWS + 2)
+
+
+def exchange_given_work(redis: RedisConnection, router: ModelRouter) -> None:
+    """Add what was given here since the last time, and hear what all were given. Raises RedisAwayError."""
+    unix_s, model_id = time.time(), router.route.model_id
+    told = router.queue.tell(ORGS_TOLD_MAX)
+    if told:
+        key = redis_keys.given_work(model_id, window_of(unix_s))
+        for org_id, work in told.items():
+            redis.call(pack("HINCRBY", key, org_id, work), _ignore)
+        redis.call(pack("EXPIRE", key, _KEPT_S), _ignore)
+    hearing = _Hearing(router, unix_s)
+    for window in windows_at(unix_s):
+        redis.call(pack("HGETALL", redis_keys.given_work(model_id, window)), hearing.take, window)
+
+
+class _Hearing:
+    """Replies on their way."""
+
+    def __init__(self, router: ModelRouter, unix_s: float) -> None:
+        self._router = router
+        self._unix_s = unix_s
+        self._windows: dict[int, dict[str, int]] = {}
+
+    def take(self, window: int, reply: Any) -> None:
+        """One window's; the last one is told to the router."""
+        if not isinstance(reply, dict):
+            return  # an error, or the connection was lost: what was heard before fades
+        self._windows[window] = {org_id.decode(): int(work) for org_id, work in reply.items()}
+        if len(self._windows) == WINDOWS:
+            self._router.queue.hear(add_windows(self._windows, self._unix_s), time.monotonic())
+
+
+def _ignore(given: Any, reply: Any) -> None:
+    pass
