@@ -1,13 +1,13 @@
 """What an org's turns weigh where a model's servers are full.
 
-Revision ID: 0016_queue_weights
+Revision ID: 0017_queue_weights
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016_queue_weights"
-down_revision = "0015_rolling_windows"
+revision = "0017_queue_weights"
+down_revision = "0016_at_limit"
 branch_labels = None
 depends_on = None
 
