@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from ias.billing.core.reconciliation import Reconciler
 from ias.billing.store.counters import CounterStore
 from ias.contracts import redis_keys
 from ias.contracts.events import UsageRecord
+from ias.contracts.spending import window_start
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
 from ias.kit.migrations import migrate
@@ -28,7 +29,7 @@ from ias.kit.tokens import ServiceTokens
 from tests.analytics.conftest import settings_for as analytics_settings
 from tests.billing.conftest import RunningBilling, client_of, create_budget, create_price
 from tests.billing.gateway import Gateway
-from tests.billing.usage import eventually, make_record, message
+from tests.billing.usage import eventually, id_at, make_record, message
 from tests.kit.token_issuer import TokenIssuer
 
 COST = 2_000_000
@@ -192,3 +193,15 @@ async def test_an_admin_reconciles_and_finds_earlier_runs(books: Books, org_id: 
     runs = (await books.billing.get("/billing/v1/reconciliations")).json()["data"]
     assert [run["id"] for run in runs] == [answer.json()["id"]]
     assert UUID(runs[0]["id"]).version == 7
+
+
+async def test_a_window_that_begins_in_the_middle_of_an_hour_is_compared_from_there(books: Books, org_id: str) -> None:
+    now = datetime.now(UTC)
+    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "UTC"):
+        midnight = window_start("day", now.timestamp(), zone)
+        assert midnight is not None
+        moments = [midnight + timedelta(seconds=seconds) for seconds in (-1, 1)]
+        await books.book(*(make_record(org_id, id=id_at(min(moment, now))) for moment in moments))
+    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "UTC"):
+        await create_budget(books.billing, org_id, window="day", time_zone=zone)
+    assert [told for told in await books.differences() if told[0] == "counters"] == []

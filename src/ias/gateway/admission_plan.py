@@ -41,6 +41,8 @@ class AdmissionPlan(NamedTuple):
     """The budgets' keys in Redis, in which the request is counted."""
     claim: bytes
     """For whom reservations are made."""
+    valid_from: float
+    """Unix seconds at which the last of the budgets' windows (of a rolling one: its newest part) began."""
     valid_until: float
     """Unix seconds at which the first of the budgets' windows (of a rolling one: its newest part) or raises ends."""
 
@@ -86,6 +88,7 @@ class AdmissionPlan(NamedTuple):
             is_settled=is_settled,
             counters=counters,
             claim=claim,
+            valid_from=max((newest.start.timestamp() for newest, *_ in parts if newest.start is not None), default=0.0),
             valid_until=_find_end(budgets, parts, now),
         )
 

@@ -75,10 +75,12 @@ class Principal:
         return self.org.models is None or not set(names).isdisjoint(self.org.models)
 
     def admission_plan(self, model: str, now: float) -> AdmissionPlan:
-        """The budgets and rate limits that a request for the model is under, with their current counters."""
+        """The budgets and rate limits that a request for the model is under, with the counters of its time (Unix seconds)."""
         plan = self._plans.get(model)
         if plan is None or now >= plan.valid_until:
             plan = self._plans[model] = AdmissionPlan.build(self._policy, self.key, model, now)
+        elif now < plan.valid_from:  # its body took so long that a window began meanwhile
+            return AdmissionPlan.build(self._policy, self.key, model, now)
         return plan
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.billing.store.spend import LEDGER_HOUR, Scope, sum_by_hour
+from ias.billing.store.spend import LEDGER_HOUR, Scope, next_full_hour, sum_by_hour
 from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
 from ias.kit.partitions import hour_sql, uuid_floor
 
@@ -84,16 +84,22 @@ async def sum_window(
 ) -> int:
     """Nano-USD of a scope's window, corrections and credits included, that a counter had to say at a moment.
 
-    A gateway counts a request when it settles it, which the entry tells; billing counts the rest when it has booked it.
+    A gateway counts a request when it settles it, which the entry tells; billing counts the rest when it has booked it. Where the
+    window begins in the middle of an hour, as some zones' midnights do, the ledger itself tells the rest of that hour.
     """
     hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
     booked = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(scope.condition(hourly))
+    total: ColumnElement[int] = booked.scalar_subquery()
     if since is not None:
-        booked = booked.where(hourly.c.hour >= since)
+        full = next_full_hour(since)
+        first = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
+            scope.condition(ledger), ledger.c.id >= uuid_floor(since), ledger.c.id < uuid_floor(full)
+        )
+        total = booked.where(hourly.c.hour >= full).scalar_subquery() + first.scalar_subquery()
     later = select(func.coalesce(func.sum(ledger.c.cost_nano_usd), 0)).where(
         *_counted_later(scope, since, counted_until)
     )
-    return int(await connection.scalar(select(booked.scalar_subquery() - later.scalar_subquery())) or 0)
+    return int(await connection.scalar(select(total - later.scalar_subquery())) or 0)
 
 
 async def sum_window_hours(

@@ -86,7 +86,7 @@ async def sum_usage(
     """
     recent = before.replace(minute=0, second=0, microsecond=0) - _RECENT
     recent = max(recent, since) if since else recent
-    full = min(_next_full_hour(since), recent) if since else None
+    full = min(next_full_hour(since), recent) if since else None
     hourly, ledger = SPEND_HOURLY, LEDGER_ENTRIES
     old_sum = select(func.coalesce(func.sum(hourly.c.cost_nano_usd), 0)).where(
         scope.condition(hourly), hourly.c.hour < recent, *([hourly.c.hour >= full] if full else [])
@@ -153,7 +153,8 @@ async def sum_by_hour(connection: AsyncConnection, query: CompoundSelect[Any] | 
     return dict(hours)
 
 
-def _next_full_hour(moment: datetime) -> datetime:
+def next_full_hour(moment: datetime) -> datetime:
+    """The moment itself where it is one."""
     full = moment.replace(minute=0, second=0, microsecond=0)
     return full if full == moment else full + timedelta(hours=1)
 
