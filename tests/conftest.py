@@ -5,6 +5,7 @@
 | `redis_url` | test | a Redis that no other worker uses, emptied before the test |
 | `private_redis` | test | a factory of Redis processes of the test's own, to kill, pause and restart |
 | `make_database` | test | a factory of fresh PostgreSQL databases: `make_database("billing")` returns a DSN |
+| `make_migrated_database` | test | the same, with the tables of the service: a copy of one that was migrated once |
 | `rabbitmq_url` | test | a virtual host of its own on the run's RabbitMQ |
 | `redis_server_url`, `postgres_url`, `rabbitmq_server_record` | run | the servers themselves |
 
@@ -21,6 +22,7 @@ import hypothesis
 import pytest
 import structlog
 
+from ias.kit.migrations import migrate
 from tests.servers import postgres_server, rabbitmq_server, redis_process, redis_server
 from tests.servers.run import Server, TestRun, create_run
 
@@ -107,6 +109,37 @@ def make_database(postgres_url: str) -> Iterator[Callable[[str], str]]:
 
     def make(name: str = "ias_test") -> str:
         created.append(postgres_server.create_database(postgres_url, name))
+        return created[-1]
+
+    yield make
+    for dsn in created:
+        postgres_server.drop_database(postgres_url, dsn)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_url: str) -> Iterator[Callable[[str], str]]:
+    """A service's migrated database, which nobody connects to, made once for the worker."""
+    made: dict[str, str] = {}
+
+    def find(service: str) -> str:
+        if service not in made:
+            made[service] = postgres_server.create_database(postgres_url, f"template_{service}")
+            migrate(service, made[service])
+        return made[service]
+
+    yield find
+    for dsn in made.values():
+        postgres_server.drop_database(postgres_url, dsn)
+
+
+@pytest.fixture
+def make_migrated_database(
+    postgres_url: str, migrated_template: Callable[[str], str]
+) -> Iterator[Callable[[str], str]]:
+    created: list[str] = []
+
+    def make(service: str) -> str:
+        created.append(postgres_server.create_database(postgres_url, service, like=migrated_template(service)))
         return created[-1]
 
     yield make

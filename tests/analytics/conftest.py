@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from ias.analytics.settings import AnalyticsSettings
 from ias.analytics.wiring import assemble
 from ias.kit.database import Database
-from ias.kit.migrations import migrate
 from tests.kit.token_issuer import TokenIssuer
 
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -29,10 +28,8 @@ def org_id() -> str:
 
 
 @pytest.fixture
-def analytics_database(make_database: Callable[[str], str]) -> str:
-    dsn = make_database("analytics")
-    migrate("analytics", dsn)
-    return dsn
+def analytics_database(make_migrated_database: Callable[[str], str]) -> str:
+    return make_migrated_database("analytics")
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from ias.billing.settings import BillingSettings
 from ias.billing.wiring import assemble
 from ias.contracts import redis_keys
 from ias.kit.database import Database
-from ias.kit.migrations import migrate
 from tests.billing.usage import eventually
 from tests.kit.token_issuer import TokenIssuer
 
@@ -38,10 +37,8 @@ def org_id() -> str:
 
 
 @pytest.fixture
-def billing_database(make_database: Callable[[str], str]) -> str:
-    dsn = make_database("billing")
-    migrate("billing", dsn)
-    return dsn
+def billing_database(make_migrated_database: Callable[[str], str]) -> str:
+    return make_migrated_database("billing")
 
 
 @pytest.fixture

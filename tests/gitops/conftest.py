@@ -17,7 +17,6 @@ from ias.billing.settings import BillingSettings
 from ias.contracts.permissions import Role
 from ias.gitops import wiring
 from ias.gitops.settings import GitopsSettings
-from ias.kit.migrations import migrate
 from tests.kit.token_issuer import TokenIssuer
 
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -124,11 +123,8 @@ class World:
 
 
 @pytest.fixture
-def databases(make_database: Callable[[str], str]) -> dict[str, str]:
-    made = {service: make_database(service) for service in ("gitops", "billing")}
-    for service, dsn in made.items():
-        migrate(service, dsn)
-    return made
+def databases(make_migrated_database: Callable[[str], str]) -> dict[str, str]:
+    return {service: make_migrated_database(service) for service in ("gitops", "billing")}
 
 
 @pytest.fixture

@@ -6,16 +6,13 @@ from redis.asyncio import Redis
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, digest_key
-from ias.kit.migrations import migrate
 from tests.identity.mailbox import Mailbox, open_mailbox
 from tests.identity.platform import Caller, Identity, running, settings_for
 
 
 @pytest.fixture
-def database_url(make_database: Callable[[str], str]) -> str:
-    url = make_database("ias_identity")
-    migrate("identity", url)
-    return url
+def database_url(make_migrated_database: Callable[[str], str]) -> str:
+    return make_migrated_database("identity")
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from ias.contracts.ids import uuid7
 from ias.kit import bus, outbox
 from ias.kit.audit import Cause, Change, make_records
 from ias.kit.database import Database
-from ias.kit.migrations import migrate
 from tests.billing.conftest import settings_for as billing_settings_for
 from tests.identity.platform import Caller, Identity, consuming, eventually
 from tests.identity.test_audit_log import check_chain, read_entries
@@ -59,10 +58,8 @@ def bus_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def billing_settings(make_database: Callable[[str], str], redis_url: str, bus_url: str) -> BillingSettings:
-    dsn = make_database("billing")
-    migrate("billing", dsn)
-    return billing_settings_for(dsn, redis_url, bus_url=bus_url)
+def billing_settings(make_migrated_database: Callable[[str], str], redis_url: str, bus_url: str) -> BillingSettings:
+    return billing_settings_for(make_migrated_database("billing"), redis_url, bus_url=bus_url)
 
 
 @pytest.fixture

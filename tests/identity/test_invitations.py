@@ -113,9 +113,9 @@ async def test_a_link_that_is_no_longer_good_looks_like_one_that_never_was(
     fresh = await mailbox.token(1)
     await assert_void(token)
     assert (await caller.post(LOOK_UP, json={"token": fresh})).status_code == 200
-    await execute(database_url, "UPDATE orgs SET status = 'suspended'")
+    await execute(database_url, "UPDATE orgs SET status = 'suspended', suspended_by = 'org'")
     await assert_void(fresh)
-    await execute(database_url, "UPDATE orgs SET status = 'active'")
+    await execute(database_url, "UPDATE orgs SET status = 'active', suspended_by = NULL")
     await admin.ok("DELETE", f"{invitations}/{made['id']}")
     await assert_void(fresh)
     resent = await admin.post(f"{invitations}/{made['id']}/resend")
@@ -150,7 +150,9 @@ async def test_other_orgs_see_and_withdraw_nothing(
     assert (await theirs.get(invitations)).status_code == 404
 
 
-async def test_an_invitation_is_asked_for_once_and_sent_again_not_too_often(admin: Caller, invitations: str) -> None:
+async def test_an_invitation_is_asked_for_once_and_sent_again_not_too_often(
+    admin: Caller, invitations: str, database_url: str
+) -> None:
     body = {"email": "ann@example.com", "role": "viewer"}
     made = await admin.ok("POST", invitations, body)
     again = await admin.post(invitations, json={**body, "email": "ANN@EXAMPLE.COM"})
@@ -159,10 +161,46 @@ async def test_an_invitation_is_asked_for_once_and_sent_again_not_too_often(admi
     assert soon.status_code == 429
     assert 1 <= int(soon.headers["retry-after"]) <= 61
     await admin.ok("DELETE", f"{invitations}/{made['id']}")
+    assert (await admin.post(invitations, json=body)).status_code == 429
+    await execute(database_url, "UPDATE invitations SET sent_at = now() - interval '2 minutes'")
     await admin.ok("POST", invitations, body)
     assert (await admin.post(invitations, json={**body, "email": "root@example.com"})).json()[
         "code"
     ] == "already_member"
+
+
+async def test_an_org_floods_nobody_by_inviting_and_withdrawing(
+    admin: Caller, invitations: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ias.identity.core.invitations.SENT_A_DAY_MAX", 3)
+    for number in range(3):
+        made = await admin.ok("POST", invitations, {"email": f"{number}@example.com", "role": "viewer"})
+        await admin.ok("DELETE", f"{invitations}/{made['id']}")
+    refused = await admin.post(invitations, json={"email": "next@example.com", "role": "viewer"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    await execute(database_url, "UPDATE invitations SET sent_at = now() - interval '25 hours'")
+    await admin.ok("POST", invitations, {"email": "next@example.com", "role": "viewer"})
+
+
+async def test_whoever_was_put_out_has_no_way_back_by_an_invitation_of_their_own(
+    *, identity: Identity, admin: Caller, invitations: str, org_id: str, mailbox: Mailbox, database_url: str
+) -> None:
+    deputy = await identity.member(admin, org_id, "admin", "deputy@example.com")
+    made = await deputy.ok("POST", invitations, {"email": "ann@example.com", "role": "admin"})
+    token, caller = await mailbox.token(), await identity.anonymous()
+    member = f"/identity/v1/orgs/{org_id}/members/{deputy.user_id}"
+    assert (await caller.post(LOOK_UP, json={"token": token})).status_code == 200
+    for loss in ({"status": "suspended"}, {"status": "active", "role": "developer"}):
+        await admin.ok("PATCH", member, loss)
+        assert (await caller.post(LOOK_UP, json={"token": token})).status_code == 404, loss
+    await admin.ok("DELETE", member)
+    assert (await join(caller, token)).json()["code"] == "invalid_invitation"
+    await execute(database_url, "UPDATE invitations SET sent_at = now() - interval '2 minutes'")
+
+    resent = await admin.ok("POST", f"{invitations}/{made['id']}/resend")  # now somebody else vouches for it
+
+    assert (resent["created_by"], resent["sent_by"]) == (deputy.user_id, admin.user_id)
+    assert (await join(caller, await mailbox.token(1))).status_code == 200
 
 
 async def test_no_name_can_write_a_header_of_the_mail(

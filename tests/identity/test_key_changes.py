@@ -118,7 +118,6 @@ async def test_a_found_key_is_revoked_and_the_answer_tells_nothing(
     *, identity: Identity, admin: Caller, keys: str, read_key: ReadKey, database_url: str, mailbox: Mailbox
 ) -> None:
     first = await admin.ok("POST", keys, {"name": "k"})
-    second = await admin.ok("POST", f"/identity/v1/api-keys/{first['id']}/rotate", {})
     anonymous = await identity.anonymous()
     report = "/identity/v1/leaked-keys"
 
@@ -128,7 +127,7 @@ async def test_a_found_key_is_revoked_and_the_answer_tells_nothing(
     ]
 
     assert {(answer.status_code, answer.content) for answer in answers} == {(202, b'{"received":1}')}
-    assert (await read_key(second["key"])).status == "revoked"
+    assert (await read_key(first["key"])).status == "revoked"
     assert (await admin.ok("GET", f"/identity/v1/api-keys/{first['id']}"))["status"] == "revoked"
     entries = await fetch(database_url, "SELECT actor_kind, after FROM audit_log WHERE action = 'api_key.revoke'")
     assert len(entries) == 1
@@ -136,6 +135,42 @@ async def test_a_found_key_is_revoked_and_the_answer_tells_nothing(
     assert first["key"] not in entries[0]["after"]
     mail = await mailbox.mail()
     assert mail["to"] == "root@example.com"
-    assert second["redacted"] in mail.get_content()
+    assert first["redacted"] in mail.get_content()
     for wrong in ({"keys": [], "found_at": "x"}, {"keys": ["x"] * 21, "found_at": "x"}, {"keys": ["x"]}):
         assert (await anonymous.post(report, json=wrong)).status_code == 422
+
+
+async def test_a_leaked_text_that_was_rotated_away_ends_itself_and_stops_nobody(
+    *, identity: Identity, admin: Caller, keys: str, read_key: ReadKey, database_url: str, mailbox: Mailbox
+) -> None:
+    first = await admin.ok("POST", keys, {"name": "k"})
+    second = await admin.ok("POST", f"/identity/v1/api-keys/{first['id']}/rotate", {"overlap_s": 600})
+    anonymous = await identity.anonymous()
+    for _ in range(3):
+        report = {"keys": [first["key"]], "found_at": "https://paste.example/1"}
+        assert (await anonymous.post("/identity/v1/leaked-keys", json=report)).status_code == 202
+    now = int(datetime.now(UTC).timestamp())
+    assert (await read_key(first["key"])).expires_at <= now  # type: ignore[operator]
+    present = await read_key(second["key"])
+    assert (present.status, present.expires_at) == ("active", None)
+    assert "An earlier text" in (await mailbox.mail())["subject"]
+    query = "SELECT 1 FROM audit_log WHERE actor_kind = 'system' AND action LIKE 'api_key.%'"
+    assert (
+        len(await fetch(database_url, query)) == 1
+    )  # and one mail: reports of what has ended are no way to write to owners
+
+
+async def test_nobody_is_shown_a_new_text_of_somebody_elses_own_key(
+    identity: Identity, admin: Caller, keys: str
+) -> None:
+    [org] = (await admin.ok("GET", "/identity/v1/orgs"))["data"]
+    developer = await identity.member(admin, org["id"], "developer")
+    other = await identity.member(admin, org["id"], "developer", "other@example.com")
+    own = await developer.ok("POST", keys, {"name": "own"})
+    account = await developer.ok("POST", f"{keys.removesuffix('api-keys')}service-accounts", {"name": "ci"})
+    shared = await developer.ok("POST", keys, {"name": "ci", "service_account_id": account["id"]})
+    for caller in (other, admin):
+        refused = await caller.post(f"/identity/v1/api-keys/{own['id']}/rotate", json={})
+        assert (refused.status_code, refused.json()["code"]) == (403, "key_of_another")
+        await caller.ok("POST", f"/identity/v1/api-keys/{shared['id']}/rotate", {})
+    await developer.ok("POST", f"/identity/v1/api-keys/{own['id']}/rotate", {})

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key
 from tests.identity.database import execute, fetch
-from tests.identity.platform import Caller, Identity
+from tests.identity.platform import PASSWORD, Caller, Identity
 
 ORGS = "/identity/v1/orgs"
 
@@ -52,6 +52,32 @@ async def test_an_org_is_deleted_and_restored_by_its_owner_with_all_that_is_in_i
     assert (restored["status"], restored["deleted_at"]) == ("active", None)
     assert await owner.ok("POST", f"{path}/restore") == restored
     assert await status_of(redis, redis_keys.org(org["id"])) == "active"
+
+
+async def test_what_the_platform_suspended_the_platform_alone_restores(
+    identity: Identity, admin: Caller, org: dict[str, str], owner: Caller, redis: Redis
+) -> None:
+    path, key = f"{ORGS}/{org['id']}", redis_keys.org(org["id"])
+    assert (await owner.ok("PATCH", path, {"status": "suspended"}))["suspended_by"] == "org"
+    taken_over = await admin.ok("PATCH", path, {"status": "suspended"})
+    assert taken_over["suspended_by"] == "platform"
+    refused = await owner.patch(path, json={"status": "active"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "suspended_by_platform")
+    await owner.ok("PATCH", path, {"status": "suspended", "name": "renamed"})
+
+    await owner.ok("DELETE", path)
+    owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
+    restored = await owner.ok("POST", f"{path}/restore")
+
+    assert (restored["status"], restored["suspended_by"]) == ("suspended", "platform")
+    assert await status_of(redis, key) == "suspended"
+    assert (await owner.patch(path, json={"status": "active"})).status_code == 403
+    admin = await identity.sign_in()
+    again = await admin.ok("PATCH", path, {"status": "active"})
+    assert (again["status"], again["suspended_by"]) == ("active", None)
+    assert await status_of(redis, key) == "active"
+    for status in ("suspended", "active"):  # what an org does to itself it takes back
+        await owner.ok("PATCH", path, {"status": status})
 
 
 async def test_an_admin_cannot_delete_an_org_and_its_members_lose_it_at_once(
@@ -103,13 +129,14 @@ async def test_what_was_deleted_long_ago_is_purged_and_what_was_not_stays(
     assert not await redis.exists(redis_keys.api_key(digest_key(keys[0]["key"])), redis_keys.project(projects[0]["id"]))
     assert await redis.exists(redis_keys.api_key(digest_key(keys[1]["key"])))
 
+    await owner.ok("POST", f"{ORGS}/{org['id']}/invitations", {"email": "ann@example.com", "role": "viewer"})
     await owner.ok("DELETE", f"{ORGS}/{org['id']}")
     await execute(database_url, "UPDATE orgs SET deleted_at = now() - interval '31 days' WHERE status = 'deleted'")
     assert await purges.purge_expired() == 1
     admin = await identity.sign_in()
     assert (await admin.get(f"{ORGS}/{org['id']}")).status_code == 404
     assert (await admin.post(f"{ORGS}/{org['id']}/restore")).status_code == 404
-    for table in ("projects", "members", "api_keys", "retired_digests"):
+    for table in ("projects", "members", "invitations", "api_keys", "retired_digests"):
         assert not await fetch(database_url, f"SELECT 1 FROM {table}"), table  # noqa: S608  # a table of the list
     assert await status_of(redis, redis_keys.org(org["id"])) == "deleted"
     assert await fetch(database_url, "SELECT 1 FROM audit_log WHERE action = 'org.purge'")

@@ -195,6 +195,8 @@ async def test_a_provider_is_believed_for_its_domains_and_lets_in_whom_it_may(
         "POST", f"/identity/v1/orgs/{org['id']}/invitations", {"email": "ann@corp.example", "role": "viewer"}
     )
     assert (await sign_in(browser, provider_id)).status_code == 201
+    await admin.ok("PATCH", path, {"domains": ["other.example"]})
+    assert (await sign_in(browser, provider_id)).json()["code"] == "domain_not_allowed"  # though it was once
     await admin.ok("PATCH", path, {"status": "disabled"})
     assert (await browser.post(f"/identity/v1/sign-in-providers/{provider_id}/begin")).status_code == 404
     assert (await browser.ok("GET", "/identity/v1/sign-in-providers"))["data"] == []

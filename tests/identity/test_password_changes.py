@@ -6,7 +6,7 @@ import pytest
 
 from ias.identity.core.password_changes import RESETS_MAX
 from ias.identity.core.sign_in_attempts import FAILURES_FREE, RESETS_FREE_OF_ADDRESS
-from tests.identity.database import execute, fetch
+from tests.identity.database import connected, execute, fetch
 from tests.identity.mailbox import Mailbox
 from tests.identity.platform import ADMIN_EMAIL, ADMIN_PASSWORD, PASSWORD, Caller, Identity, eventually
 
@@ -65,6 +65,20 @@ async def test_a_forgotten_password_is_set_by_the_link_once_and_everybody_else_i
     assert sorted([await status_of(identity, NEW), await status_of(identity, PASSWORD)]) == [201, 401]
     stored = str(await fetch(database_url, "SELECT * FROM users, audit_log"))
     assert token not in stored
+
+
+async def test_no_session_of_the_old_password_begins_while_it_is_replaced(
+    identity: Identity, admin: Caller, database_url: str
+) -> None:
+    body = {"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD}
+    caller = await identity.anonymous()
+    async with connected(database_url) as connection:
+        async with connection.transaction():  # as far as a reset is before it ends the sessions
+            await connection.execute("UPDATE users SET password_hash = 'another'")
+            signing_in = asyncio.create_task(caller.post("/identity/v1/sessions", json=body))
+            done, _ = await asyncio.wait([signing_in], timeout=0.5)
+        assert not done
+    assert (await signing_in).status_code == 401
 
 
 async def test_whether_anybody_has_an_email_shows_neither_in_the_answer_nor_in_the_work(

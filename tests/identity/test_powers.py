@@ -112,6 +112,17 @@ async def test_an_admin_keeps_no_owner_out_by_domains(identity: Identity, admin:
     assert (await deputy.patch(office.path, json=both)).status_code == 200
 
 
+async def test_an_admin_keeps_no_owner_out_by_networks(identity: Identity, admin: Caller, office: Office) -> None:
+    org_id = office.path.rpartition("/")[2]
+    deputy = await identity.member(admin, org_id, "admin", "deputy@acme.example")
+    refused = await deputy.patch(office.path, json={"ip_networks": ["127.0.0.1"]})
+    assert refused.status_code == 403
+    await office.owner.ok("PATCH", office.path, {"ip_networks": ["127.0.0.0/8"]})
+    deputy = await identity.sign_in("deputy@acme.example", PASSWORD)
+    assert (await deputy.patch(office.path, json={"ip_networks": None})).status_code == 403
+    await deputy.ok("PATCH", office.path, {"name": "still theirs to name", "ip_networks": ["127.0.0.0/8"]})
+
+
 async def test_an_administrator_of_the_platform_is_signed_out_by_no_org(office: Office, admin: Caller) -> None:
     member = f"{office.path}/members/{admin.user_id}"
     assert (await office.owner.get(f"{member}/sessions")).status_code == 403

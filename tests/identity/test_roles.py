@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from ias.contracts.permissions import ROLE_PERMISSIONS, Role
+from tests.identity.database import execute
 from tests.identity.platform import PASSWORD, Caller, Identity
 
 ORGS = "/identity/v1/orgs"
@@ -122,6 +124,29 @@ async def test_an_admin_of_a_project_gives_roles_there_and_nowhere_else(identity
     assert (await viewer.put(f"{of[0]}/{team.admin.user_id}", json={"role": "finance"})).status_code == 200
     assert (await viewer.put(f"{of[1]}/{team.admin.user_id}", json={"role": "finance"})).status_code == 403
     assert (await viewer.post(f"{team.path}/roles", json={"name": "mine", "permissions": []})).status_code == 403
+
+
+async def test_whoever_is_given_a_thousand_roles_in_one_org_can_still_act_in_another(
+    identity: Identity, admin: Caller, team: Team, database_url: str
+) -> None:
+    other = await admin.ok("POST", ORGS, {"name": "other"})
+    await admin.ok("POST", f"{ORGS}/{other['id']}/members", {"email": "viewer@acme.example", "role": "owner"})
+    every = [f"{permission}" for permission in ROLE_PERMISSIONS[Role.OWNER]]
+    for number in range(40):
+        values = [uuid4(), team.org_id, f"role-{number}", every]
+        insert = "INSERT INTO roles (id, org_id, name, permissions, created_at, updated_at) VALUES"
+        await execute(database_url, f"{insert} ($1, $2, $3, $4, now(), now())", *values)
+    insert = "INSERT INTO role_assignments (id, org_id, role_id, user_id, project_id, created_at)"
+    query = (
+        "SELECT gen_random_uuid(), $1, roles.id, $2, projects.id, now() FROM roles, projects WHERE projects.org_id = $1"
+    )
+    await execute(database_url, f"{insert} {query}", team.org_id, team.viewer.user_id)
+
+    victim = await again(identity, "viewer")
+
+    assert len(victim.headers["authorization"]) < 24_000
+    await victim.ok("PATCH", f"{ORGS}/{other['id']}", {"name": "still theirs"})
+    await victim.ok("DELETE", f"/identity/v1/me/memberships/{team.org_id}")
 
 
 async def test_roles_of_another_org_are_absent(identity: Identity, admin: Caller, team: Team) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ias.identity.core.sign_in_attempts import FAILURES_FREE
 from ias.identity.core.sign_ins import CHALLENGE_TRIES_MAX
 from tests.identity.database import execute, fetch
+from tests.identity.mailbox import Mailbox
 from tests.identity.platform import ADMIN_EMAIL, ADMIN_PASSWORD, Caller, Identity
 
 FACTOR = "/identity/v1/me/second-factor"
@@ -100,6 +101,20 @@ async def test_guessing_codes_locks_the_email_and_the_password_does_not_unlock_i
     assert (await reply(caller, token, app.code())).status_code == 429
     again = await caller.post(SESSIONS, json={"email": ADMIN_EMAIL, "password": ADMIN_PASSWORD})
     assert again.status_code == 429
+
+
+async def test_no_link_in_a_mailbox_gives_back_the_guesses_of_codes(
+    identity: Identity, app: App, mailbox: Mailbox
+) -> None:
+    caller, token = await challenge(identity)
+    for _ in range(FAILURES_FREE):
+        caller, token = await challenge(identity)
+        assert (await reply(caller, token, "000000")).status_code == 401
+    await caller.ok("POST", "/identity/v1/password-resets", {"email": ADMIN_EMAIL})
+    new = {"token": await mailbox.token(), "password": "another one of theirs"}
+    await caller.ok("POST", "/identity/v1/password-resets/complete", new)
+    answer = await caller.post(SESSIONS, json={"email": ADMIN_EMAIL, "password": new["password"]})
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_attempts")
 
 
 async def test_each_recovery_code_works_once_in_any_form(identity: Identity, admin: Caller, app: App) -> None:

@@ -50,6 +50,7 @@ class World:
     apps: dict[str, FastAPI]
     admin: Caller
     org_id: str
+    suspended_org_id: str
     ids: dict[str, str] = field(default_factory=dict)
     """A real id of the org for each name of a path parameter."""
     tokens: dict[str, str] = field(default_factory=dict)
@@ -122,9 +123,10 @@ async def running_world(urls: dict[str, str], redis_url: str) -> AsyncIterator[W
 
 async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
     admin = await service.sign_in()
-    mine, theirs = [await admin.ok("POST", "/identity/v1/orgs", {"name": name}) for name in ("mine", "theirs")]
+    names = ("mine", "theirs", "suspended")
+    mine, theirs, suspended = [await admin.ok("POST", "/identity/v1/orgs", {"name": name}) for name in names]
     org = f"/identity/v1/orgs/{mine['id']}"
-    world = World(apps, admin, mine["id"])
+    world = World(apps, admin, mine["id"], suspended["id"])
     project = await admin.ok("POST", f"{org}/projects", {"name": "chat"})
     path = f"/identity/v1/projects/{project['id']}"
     key = await admin.ok("POST", f"{path}/api-keys", {"name": "key"})
@@ -148,6 +150,8 @@ async def _populate(apps: dict[str, FastAPI], service: Identity) -> World:
     leaver = await service.member(admin, mine["id"], "owner", "suspended@example.com")
     _know(world, "suspended member", leaver)
     await admin.ok("PATCH", f"{org}/members/{leaver.user_id}", {"status": "suspended"})
+    _know(world, "owner of a suspended org", await service.member(admin, suspended["id"], "owner", "stuck@example.com"))
+    await admin.ok("PATCH", f"/identity/v1/orgs/{suspended['id']}", {"status": "suspended"})
     signed_out = await service.member(admin, mine["id"], "owner", "gone@example.com")
     _know(world, "revoked session", signed_out)
     await signed_out.ok("DELETE", "/identity/v1/sessions/current")

@@ -60,6 +60,7 @@ class Walk:
             await self._refuse_everybody(service, route, request)
             if route.permission is not None and route.permission not in PLATFORM_PERMISSIONS:
                 await self._refuse_another_org(service, route, operation, document)
+                await self._stay_with_a_suspended_org(service, route, operation, document)
 
     async def _refuse_everybody(self, service: str, route: Guarded, request: dict[str, Any]) -> None:
         callers = {"no token": None, "garbage": "garbage", **self.world.tokens}
@@ -85,6 +86,26 @@ class Walk:
         there_is_none = await self.world.call(service, nowhere, caller[1])
         if bytes_of(hidden, ours) != bytes_of(there_is_none, nowhere):
             self.wrong.append(f"{route}: {hidden.text} tells from {there_is_none.text}")
+
+    async def _stay_with_a_suspended_org(
+        self, service: str, route: Guarded, operation: dict[str, Any], document: dict[str, Any]
+    ) -> None:
+        """What a suspension stops is the org's traffic: its owner reads and manages on, and gains nothing in other orgs."""
+        name = "owner of a suspended org"
+        caller = (name, self.world.tokens[name])
+        ours = build_request(route, operation, document, self.world.ids)
+        nowhere = build_request(route, operation, document, self.world.absent_ids)
+        if ours != nowhere:
+            await self._expect(service, route, ours, caller, {403, 404, 422})
+        theirs = build_request(route, operation, document, {**self.world.ids, "org_id": self.world.suspended_org_id})
+        if theirs == ours:
+            return  # it names no org
+        if any(one["name"] == "dry_run" for one in operation.get("parameters", [])):
+            theirs["params"] = {**theirs["params"], "dry_run": "true"}
+        answer = await self.world.call(service, theirs, caller[1])
+        self.cells += 1
+        if answer.status_code in (401, 403) or answer.status_code >= 500:
+            self.wrong.append(f"{route} answered {answer.status_code} to {name} in it: {answer.text[:200]}")
 
     async def _expect(
         self, service: str, route: Guarded, request: dict[str, Any], caller: tuple[str, str | None], allowed: set[int]

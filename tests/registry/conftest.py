@@ -9,7 +9,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from ias.kit.migrations import migrate
 from ias.registry.settings import RegistrySettings
 from ias.registry.wiring import assemble
 from tests.kit.token_issuer import TokenIssuer
@@ -25,10 +24,8 @@ def issuer() -> TokenIssuer:
 
 
 @pytest.fixture
-def registry_database(make_database: Callable[[str], str]) -> str:
-    dsn = make_database("registry")
-    migrate("registry", dsn)
-    return dsn
+def registry_database(make_migrated_database: Callable[[str], str]) -> str:
+    return make_migrated_database("registry")
 
 
 @pytest.fixture

@@ -53,13 +53,15 @@ def shared_postgres(run: TestRun) -> str:
     return run.shared("postgres", lambda directory: _start(run, directory)).url
 
 
-def create_database(server_url: str, name: str) -> str:
-    """The DSN of a new, empty database whose name begins with `name`, as the role that owns it.
+def create_database(server_url: str, name: str, *, like: str | None = None) -> str:
+    """The DSN of a new database whose name begins with `name`, as the role that owns it.
 
-    As in production, the role is no superuser: row-level security holds for it.
+    Empty, or a copy of one that nobody is connected to. As in production, the role is no superuser: row-level security holds
+    for it.
     """
+    template = "template0" if like is None else urlsplit(like).path.lstrip("/")
     database = f"{re.sub(r'[^a-z0-9_]', '_', name.lower())[:40]}_{uuid4().hex[:12]}"
-    _run(_create_database(server_url, database))
+    _run(_create_database(server_url, database, template))
     server = urlsplit(server_url)
     address = server.netloc.rpartition("@")[2]
     return urlunsplit(server._replace(netloc=f"{OWNER}:{OWNER}@{address}", path=f"/{database}"))
@@ -163,9 +165,9 @@ def _answers(url: str) -> bool:
     return True
 
 
-async def _create_database(server_url: str, database: str) -> None:
+async def _create_database(server_url: str, database: str, template: str) -> None:
     await _execute(server_url, _ENSURE_OWNER)
-    await _execute(server_url, f'CREATE DATABASE "{database}" TEMPLATE template0 OWNER {OWNER}')
+    await _execute(server_url, f'CREATE DATABASE "{database}" TEMPLATE "{template}" OWNER {OWNER}')
 
 
 async def _execute(dsn: str, statement: str) -> None:

@@ -150,7 +150,7 @@ async def rotate_api_key(
     origin: OriginOf,
     response: Response,
 ) -> IssuedApiKeyAnswer:
-    """Give a key a new text. The one it had works on for a while; the key's limits, budgets and usage go on."""
+    """Give a key, one's own or a service account's, a new text. The one it had works on for a while; the key goes on."""
     issued = await parts.api_keys.rotate(access, key_id, timedelta(seconds=body.overlap_s), body.expires_at, origin)
     say_in_force(response, issued.in_force)
     shown = ApiKeyAnswer.model_validate(issued.row)

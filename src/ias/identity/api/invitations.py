@@ -28,7 +28,7 @@ class NewInvitation(Body):
 
 
 class InvitationAnswer(Answer):
-    """An invitation. What its link carries is in the e-mail alone."""
+    """An invitation. What its link carries is in the e-mail alone; it is good while `sent_by` could still send it."""
 
     id: UUID
     org_id: UUID
@@ -38,6 +38,7 @@ class InvitationAnswer(Answer):
     expires_at: datetime
     sent_at: datetime
     created_by: UUID
+    sent_by: UUID
     accepted_by: UUID | None
     version: int
     created_at: datetime

@@ -27,7 +27,10 @@ class NewOrg(Body):
 
 
 class OrgPatch(Body):
-    """What to change; what is absent stays. `suspended` stops all its traffic, `active` restores it."""
+    """What to change; what is absent stays. `suspended` stops all its traffic, `active` restores it.
+
+    What the platform's administrators suspended they alone restore. `ip_networks` are owners' to set.
+    """
 
     name: Name | None = None
     status: Literal["active", "suspended"] | None = None
@@ -45,11 +48,12 @@ class OrgPatch(Body):
 
 
 class OrgAnswer(Answer):
-    """An org. `version` grows with every change."""
+    """An org. `version` grows with every change. What was suspended before it was deleted is suspended when it is restored."""
 
     id: UUID
     name: str
     status: Literal["active", "suspended", "deleted"]
+    suspended_by: Literal["org", "platform"] | None
     models: list[str] | None
     key_lifetime_days_max: int | None
     sign_in_domains: list[str] | None
@@ -129,7 +133,7 @@ async def restore_org(
     origin: OriginOf,
     response: Response,
 ) -> OrgAnswer:
-    """Take a deletion back. Restoring what is not deleted changes nothing."""
+    """Take a deletion back. Restoring what is not deleted changes nothing; what was suspended is so again."""
     org, in_force = await parts.orgs.restore(access, org_id, origin)
     say_in_force(response, in_force)
     return OrgAnswer.model_validate(org)

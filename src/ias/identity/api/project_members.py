@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from ias.contracts.permissions import Permission, Role
+from ias.identity.api.fields import IN_FORCE
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
@@ -48,7 +49,7 @@ async def list_project_members(
     return parts.cursors.page([ProjectMemberAnswer.model_validate(row) for row in rows], limit, filters)
 
 
-@router.put("/{user_id}")
+@router.put("/{user_id}", responses={200: {"headers": IN_FORCE}})
 async def put_project_member(
     *,
     project_id: UUID,
@@ -64,7 +65,7 @@ async def put_project_member(
     )
 
 
-@router.delete("/{user_id}", status_code=204)
+@router.delete("/{user_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
 async def delete_project_member(
     project_id: UUID,
     user_id: UUID,

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
+from ias.identity.api.fields import IN_FORCE
 from ias.identity.api.parts import OriginOf, PartsOf
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
@@ -99,7 +100,7 @@ async def get_role(
     return RoleAnswer.model_validate(await parts.roles.get(access, org_id, role_id))
 
 
-@router.patch("/roles/{role_id}")
+@router.patch("/roles/{role_id}", responses={200: {"headers": IN_FORCE}})
 async def update_role(
     *,
     org_id: UUID,
@@ -128,7 +129,7 @@ async def delete_role(
     await parts.roles.delete(access, org_id, role_id, origin)
 
 
-@router.post("/role-assignments", status_code=201)
+@router.post("/role-assignments", status_code=201, responses={201: {"headers": IN_FORCE}})
 async def create_role_assignment(
     org_id: UUID,
     body: NewRoleAssignment,
@@ -158,7 +159,7 @@ async def list_role_assignments(
     return parts.cursors.page([RoleAssignmentAnswer.model_validate(row) for row in rows], limit, filters)
 
 
-@router.delete("/role-assignments/{assignment_id}", status_code=204)
+@router.delete("/role-assignments/{assignment_id}", status_code=204, responses={204: {"headers": IN_FORCE}})
 async def delete_role_assignment(
     org_id: UUID,
     assignment_id: UUID,

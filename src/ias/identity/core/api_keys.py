@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.contracts.api_keys import digest_key, generate_key, redact_key
 from ias.contracts.ids import uuid7
 from ias.identity.core.audit_log import Change, Origin, append
+from ias.identity.core.key_holders import check_holder
 from ias.identity.core.org_rules import check_not_deleted, limit_expiry
 from ias.identity.core.projects import get_project, get_scope
 from ias.identity.core.redis_records import RedisRecords
@@ -20,11 +21,11 @@ from ias.identity.store.api_keys import ApiKey
 from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
-from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.problems import ConflictError, FieldError, ForbiddenError, InvalidError, NotFoundError
 from ias.kit.writes import check_version
 
 _ENDED_DIGESTS_KEPT = timedelta(days=90)
-"""How long a report of a leaked key still finds the key by a text that it no longer has."""
+"""How long gateways still hear of an earlier text which key it was of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class ApiKeys:
             NotFoundError: no such project, or no such service account in it.
             InvalidError: it would be born expired, or live longer than the org lets its keys.
             ConflictError: the project or its org was deleted.
+            ForbiddenError: the caller may not (any more).
         """
         now = datetime.now(UTC)
         text = generate_key()
@@ -101,6 +103,7 @@ class ApiKeys:
             scope, project = await get_project(connection, access, project_id)
             org = await self._get_org(connection, project.org_id)
             check_not_deleted(project.status, "project")
+            await check_holder(connection, scope, project_id)
             await self._check_service_account(connection, scope, project_id, wanted.service_account_id)
             key = await store.insert_api_key(
                 connection,
@@ -170,6 +173,7 @@ class ApiKeys:
 
         Raises:
             ConflictError: the key was revoked, or has expired.
+            ForbiddenError: it is somebody else's own: whoever was shown its text would be them to gateways.
             InvalidError: as `create`.
         """
         now = datetime.now(UTC)
@@ -177,6 +181,10 @@ class ApiKeys:
         async with self._database.transaction() as connection:
             scope, key = await self._get(connection, access, key_id, lock=True)
             _check_in_use(key)
+            if key.user_id is not None and key.user_id != UUID(scope.actor.sub):
+                raise ForbiddenError(
+                    "The key is somebody else's own. Revoke it, if it must end.", code="key_of_another"
+                )
             if expires_at is None and key.expires_at is not None and key.expires_at <= now:
                 raise ConflictError("The key has expired; say when the rotated one shall.", code="key_expired")
             org = await self._get_org(connection, key.org_id)

@@ -2,7 +2,8 @@
 
 The link works once and for a week. Whoever opens it has the e-mail: a user who is signed in as it joins, anybody else makes a
 user of it first. An account of the e-mail that nobody had confirmed is handed to them then: being signed in to it proves nothing,
-as whoever made it knows its password. Who sends or withdraws an invitation may give no more than they hold themselves.
+as whoever made it knows its password. Who sends or withdraws an invitation may give no more than they hold themselves; who sent it
+last must hold that much still when it is accepted, so that nobody who was put out has a way back in.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ias.identity.core.account_claims import claim_account
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.link_tokens import LinkTokens
 from ias.identity.core.mails import Mails
-from ias.identity.core.members import lock_org, require_power
+from ias.identity.core.members import has_power_still, lock_org, require_power
 from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.session_revocations import SessionRevocations
@@ -31,7 +32,7 @@ from ias.identity.store import users as user_store
 from ias.identity.store.invitations import Invitation
 from ias.identity.store.orgs import Org
 from ias.identity.store.users import User
-from ias.kit.access import Access
+from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
 from ias.kit.mail import Mail, on_one_line
 from ias.kit.problems import ConflictError, ForbiddenError, NotFoundError, TooManyRequestsError
@@ -42,6 +43,8 @@ LIFETIME = timedelta(days=7)
 RESEND_AFTER = timedelta(minutes=1)
 PENDING_MAX = 500
 """Open invitations of one org at most."""
+SENT_A_DAY_MAX = 1000
+"""Invitations that leave one org within a day at most, withdrawn ones too: nobody is flooded with mail in the platform's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +84,34 @@ class Invitations:
             InvalidError: it is none.
             ForbiddenError: the role holds something that the caller does not.
             ConflictError: a member has it, it has an open invitation, or too many are open.
+            TooManyRequestsError: it was sent one a moment ago, or the org sent too many today.
         """
         scope = access.in_org(str(org_id))
         email = users.check_email(email)
         text, digest = self._tokens.make()
         now = datetime.now(UTC)
-        try:
-            async with self._database.transaction() as connection:
-                org = await lock_org(connection, org_id)
-                check_may_join(org, email)
-                await require_power(connection, scope, role)
-                user = await user_store.find_user_by_email(connection, email)
-                if user and await member_store.find_member(connection, scope, user.id):
-                    raise ConflictError("They are a member already.", code="already_member")
-                await store.revoke_expired(connection, org_id, email, now)
-                if await store.count_pending(connection, scope) >= PENDING_MAX:
-                    raise ConflictError(f"{PENDING_MAX} invitations are open; withdraw some first.", code="too_many")
-                values = {"id": uuid7(), "org_id": org_id, "email": email, "role": role, "token_digest": digest}
-                times = {"expires_at": now + LIFETIME, "sent_at": now, "created_at": now, "updated_at": now}
-                made = await store.insert_invitation(
-                    connection, {**values, **times, "created_by": UUID(scope.actor.sub)}
-                )
-                await self._mails.queue(connection, self._write(made, org, text))
-                change = Change("invitation.create", made.id, org_id, after=_describe(made))
-                await append(connection, origin.by(scope.actor), change)
-        except IntegrityError as error:
-            raise ConflictError("They are invited already; send it again instead.", code="already_invited") from error
+        async with self._database.transaction() as connection:
+            org = await lock_org(connection, org_id)
+            check_may_join(org, email)
+            await require_power(connection, scope, role)
+            user = await user_store.find_user_by_email(connection, email)
+            if user and await member_store.find_member(connection, scope, user.id):
+                raise ConflictError("They are a member already.", code="already_member")
+            await store.revoke_expired(connection, org_id, email, now)
+            if await store.is_pending(connection, scope, email):
+                raise ConflictError("They are invited already; send it again instead.", code="already_invited")
+            if await store.count_pending(connection, scope) >= PENDING_MAX:
+                raise ConflictError(f"{PENDING_MAX} invitations are open; withdraw some first.", code="too_many")
+            await _check_not_flooding(connection, scope, email, now)
+            sender = UUID(scope.actor.sub)
+            values = {"id": uuid7(), "org_id": org_id, "email": email, "role": role, "token_digest": digest}
+            times = {"expires_at": now + LIFETIME, "sent_at": now, "created_at": now, "updated_at": now}
+            made = await store.insert_invitation(
+                connection, {**values, **times, "created_by": sender, "sent_by": sender}
+            )
+            await self._mails.queue(connection, self._write(made, org, text))
+            change = Change("invitation.create", made.id, org_id, after=_describe(made))
+            await append(connection, origin.by(scope.actor), change)
         return made
 
     async def list_invitations(
@@ -125,7 +130,7 @@ class Invitations:
         Raises:
             ForbiddenError: the role holds something that the caller does not.
             ConflictError: it was accepted or withdrawn.
-            TooManyRequestsError: it was sent a moment ago.
+            TooManyRequestsError: it was sent a moment ago, or the org sent too many today.
         """
         scope = access.in_org(str(org_id))
         text, digest = self._tokens.make()
@@ -137,12 +142,9 @@ class Invitations:
                 raise NotFoundError
             await require_power(connection, scope, invitation.role)
             _require_pending(invitation)
-            wait = invitation.sent_at + RESEND_AFTER - now
-            if wait > timedelta():
-                raise TooManyRequestsError(
-                    "It was sent a moment ago.", headers={"Retry-After": str(int(wait.total_seconds()) + 1)}
-                )
-            changes = {"token_digest": digest, "expires_at": now + LIFETIME, "sent_at": now}
+            await _check_not_flooding(connection, scope, invitation.email, now)
+            sender = UUID(scope.actor.sub)
+            changes = {"token_digest": digest, "expires_at": now + LIFETIME, "sent_at": now, "sent_by": sender}
             sent = await store.update_invitation(connection, invitation_id, changes)
             await self._mails.queue(connection, self._write(sent, org, text))
             await append(connection, origin.by(scope.actor), Change("invitation.resend", invitation_id, org_id))
@@ -242,6 +244,7 @@ class Invitations:
             or org.status != "active"
             or invitation.status != "pending"
             or invitation.expires_at <= datetime.now(UTC)
+            or not await has_power_still(connection, org.id, invitation.sent_by, invitation.role)
         ):
             raise NotFoundError(
                 "This invitation is not valid (any more). Ask for a new one.", code="invalid_invitation"
@@ -276,6 +279,16 @@ class Invitations:
             "If you did not expect this, ignore it.\n"
         )
         return Mail(invitation.email, f"Invitation to {name}", text)
+
+
+async def _check_not_flooding(connection: AsyncConnection, scope: OrgScope, email: str, now: datetime) -> None:
+    last = await store.find_last_sent(connection, scope, email)
+    if last is not None and last + RESEND_AFTER > now:
+        wait_s = int((last + RESEND_AFTER - now).total_seconds()) + 1
+        raise TooManyRequestsError("It was sent a moment ago.", headers={"Retry-After": str(wait_s)})
+    if await store.count_sent_since(connection, scope, now - timedelta(days=1)) >= SENT_A_DAY_MAX:
+        detail = f"The org sent {SENT_A_DAY_MAX} invitations within a day."
+        raise TooManyRequestsError(detail, headers={"Retry-After": "3600"})
 
 
 def _may_be_claimed(user: User) -> bool:

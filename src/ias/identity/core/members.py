@@ -17,7 +17,7 @@ from ias.contracts.ids import uuid7
 from ias.contracts.permissions import ROLE_PERMISSIONS, Permission, Role
 from ias.identity.core import users
 from ias.identity.core.audit_log import Change, Origin, append
-from ias.identity.core.grants import require_all_that_is_held_by, require_permissions
+from ias.identity.core.grants import list_held_roles, require_all_that_is_held_by, require_permissions
 from ias.identity.core.org_rules import check_may_join
 from ias.identity.core.passwords import Passwords
 from ias.identity.core.redis_records import RedisRecords
@@ -135,8 +135,7 @@ class Members:
                 await _require_another_owner(connection, scope)
             await store.update_member(connection, scope, user_id, after)
             await user_store.raise_token_version(connection, user_id)
-            if "status" in after:
-                key_ids = await key_store.touch_api_keys_of_user(connection, scope, user_id)
+            key_ids = await key_store.touch_api_keys_of_users(connection, scope, [user_id])
             await append(connection, origin.by(scope.actor), Change("member.update", user_id, org_id, before, after))
             member = await _get_member(connection, scope, user_id)
         await self._revocations.push(user_ids=[user_id])
@@ -212,6 +211,20 @@ async def require_power(connection: AsyncConnection, scope: OrgScope, role: Role
     if role is Role.OWNER and actor.role is not Role.OWNER:
         raise ForbiddenError("Only an owner can make or unmake an owner.")
     await require_permissions(connection, scope, None, ROLE_PERMISSIONS[role])
+
+
+async def has_power_still(connection: AsyncConnection, org_id: UUID, user_id: UUID, role: Role) -> bool:
+    """Whether somebody who once gave a role could give it now. They do not ask: the rows alone say what they hold."""
+    user = await user_store.find_user(connection, user_id)
+    if user is None or user.status != "active":
+        return False
+    if user.platform_admin:
+        return True
+    held = [one for one in await list_held_roles(connection, user_id) if one.org_id == str(org_id)]
+    if role is Role.OWNER and all(one.role != Role.OWNER or one.project_id for one in held):
+        return False
+    there = {permission for one in held if one.project_id is None for permission in one.permissions}
+    return there >= ROLE_PERMISSIONS[role] | {Permission.MEMBERS_WRITE}
 
 
 async def require_power_over(connection: AsyncConnection, scope: OrgScope, member: Member) -> None:

@@ -140,6 +140,8 @@ class OidcSignIns:
         return provider, sign_in
 
     async def _enter(self, provider: IdentityProvider, identity: Identity, origin: Origin) -> SignedIn:
+        if provider.domains is not None and identity.email.partition("@")[2] not in provider.domains:
+            raise ForbiddenError("This provider is not believed for e-mails of this domain.", code="domain_not_allowed")
         ended: list[UUID] = []
         async with self._database.transaction() as connection:
             user_id = await store.find_user_id(connection, provider.id, identity.subject)
@@ -159,8 +161,6 @@ class OidcSignIns:
         self, connection: AsyncConnection, provider: IdentityProvider, identity: Identity
     ) -> tuple[User, list[UUID], list[Change]]:
         """The user of a verified e-mail, made if that is allowed, from now on known by issuer and subject."""
-        if provider.domains is not None and identity.email.partition("@")[2] not in provider.domains:
-            raise ForbiddenError("This provider is not believed for e-mails of this domain.", code="domain_not_allowed")
         user = await user_store.find_user_by_email(connection, identity.email)
         ended: list[UUID] = []
         changes: list[Change] = []

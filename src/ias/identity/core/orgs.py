@@ -20,7 +20,7 @@ from ias.identity.store import users as user_store
 from ias.identity.store.orgs import Org
 from ias.kit.access import Access, OrgScope
 from ias.kit.database import Database
-from ias.kit.problems import NotFoundError
+from ias.kit.problems import ForbiddenError, NotFoundError
 from ias.kit.writes import check_version
 
 DEFAULT_PROJECT = "default"
@@ -99,6 +99,7 @@ class Orgs:
 
         Raises:
             ConflictError: the org was deleted.
+            ForbiddenError: the platform suspended it, and the caller is not the platform's; or these are settings of its owners.
             InvalidError: under these settings the caller could not act in the org any more, or an owner whom they are not.
         """
         scope = access.in_org(str(org_id))
@@ -106,10 +107,12 @@ class Orgs:
             org = await _lock(connection, org_id)
             check_version(org.version)
             check_not_deleted(org.status, "org")
-            await _check_caller_stays(connection, scope, changes, origin)
-            before, after = changes.against(org)
+            _, after = changes.against(org)
+            after |= _note_suspender(scope, org, changes)
             if not after:
                 return org, org.pushed_version >= org.version
+            before = {field: getattr(org, field) for field in after}
+            await _check_caller_stays(connection, scope, after, origin)
             org = await store.update_org(connection, org_id, after)
             kept_out = []
             if _SIGN_IN_RULES & after.keys():
@@ -137,14 +140,15 @@ class Orgs:
         return await self._records.push(org=org_id)
 
     async def restore(self, access: Access, org_id: UUID, origin: Origin) -> tuple[Org, bool]:
-        """The deleted org, active again with all that is in it; and whether that is in force. Raises as `get` does."""
+        """The deleted org as it was, with all that is in it; and whether that is in force. Raises as `get` does."""
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             org = await _lock(connection, org_id)
             if org.status != "deleted":
                 return org, org.pushed_version >= org.version
-            org = await store.update_org(connection, org_id, {"status": "active", "deleted_at": None})
-            change = Change("org.restore", org_id, org_id, {"status": "deleted"}, {"status": "active"})
+            status = "suspended" if org.suspended_by else "active"
+            org = await store.update_org(connection, org_id, {"status": status, "deleted_at": None})
+            change = Change("org.restore", org_id, org_id, {"status": "deleted"}, {"status": status})
             await append(connection, origin.by(scope.actor), change)
         return org, await self._records.push(org=org_id)
 
@@ -156,19 +160,36 @@ async def _lock(connection: AsyncConnection, org_id: UUID) -> Org:
     return org
 
 
+def _note_suspender(scope: OrgScope, org: Org, changes: TenantChanges) -> dict[str, Any]:
+    """Who suspends the org, to be remembered with it, where that changes. What the platform suspended no org restores."""
+    if "status" not in changes.given:
+        return {}
+    by_platform = scope.actor.platform_admin
+    if org.suspended_by == "platform" and not by_platform:
+        if changes.status == "active":
+            raise ForbiddenError(
+                "The platform suspended this org, and alone restores it.", code="suspended_by_platform"
+            )
+        return {}
+    suspender = None if changes.status == "active" else "platform" if by_platform else "org"
+    return {} if suspender == org.suspended_by else {"suspended_by": suspender}
+
+
 async def _check_caller_stays(
-    connection: AsyncConnection, scope: OrgScope, changes: TenantChanges, origin: Origin
+    connection: AsyncConnection, scope: OrgScope, after: dict[str, Any], origin: Origin
 ) -> None:
-    if scope.actor.platform_admin or not changes.given & _SIGN_IN_RULES:
+    if scope.actor.platform_admin or not after.keys() & _SIGN_IN_RULES:
         return
     user = await user_store.find_user(connection, UUID(scope.actor.sub))
     caller = await member_store.find_member(connection, scope, UUID(scope.actor.sub))
-    if "sign_in_domains" in changes.given and (caller is None or caller.role is not Role.OWNER):
+    if caller is None or caller.role is not Role.OWNER:
+        if "ip_networks" in after:  # where owners ask from is not known, and nobody below them shall keep them out
+            raise ForbiddenError("Only an owner says from which networks an org is used.")
         emails = await member_store.list_owner_emails(connection, UUID(scope.org_id), but_platform_admins=True)
-        check_owners_stay(changes.sign_in_domains, emails)
+        check_owners_stay(after.get("sign_in_domains"), emails)
     check_not_locked_out(
-        ip_networks=changes.ip_networks,
-        sign_in_domains=changes.sign_in_domains,
+        ip_networks=after.get("ip_networks"),
+        sign_in_domains=after.get("sign_in_domains"),
         email=user.email if user else "",
         source_ip=origin.source_ip,
     )

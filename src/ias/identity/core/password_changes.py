@@ -18,6 +18,7 @@ from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.core.sign_in_attempts import SignInAttempts, email_counter, reset_counter
 from ias.identity.core.users import normalize_email
 from ias.identity.store import password_resets as store
+from ias.identity.store import second_factors as factor_store
 from ias.identity.store import sessions as session_store
 from ias.identity.store import sign_in_challenges as challenge_store
 from ias.identity.store import users as user_store
@@ -127,7 +128,8 @@ class PasswordChanges:
     async def complete_reset(self, token: str, password: str, origin: Origin) -> None:
         """Set the password of whoever was sent the link, and end all their sessions.
 
-        A second factor stays, except in an account whose e-mail nobody had confirmed: whoever made it may have set it up.
+        A second factor stays, except in an account whose e-mail nobody had confirmed: whoever made it may have set it up. Where
+        it stays wrong codes stay counted, too: whoever reads the mailbox must not get free guesses with each link.
 
         Raises:
             NotFoundError: the link was invented, has expired or was used.
@@ -150,8 +152,10 @@ class PasswordChanges:
             else:
                 await user_store.set_password(connection, user.id, password_hash)
                 ended = await self._end_access(connection, user, "the password was reset")
+            factor = await factor_store.find_second_factor(connection, user.id)
             await append(connection, origin.by_user(user.id), *changes)
-        await self._attempts.forget(email_counter(user.email))
+        if factor is None or factor.confirmed_at is None:
+            await self._attempts.forget(email_counter(user.email))
         await self._revocations.push(session_ids=ended)
 
     async def _find_user_of(self, connection: AsyncConnection, digest: str) -> User:

@@ -7,7 +7,9 @@ from sqlalchemy.exc import IntegrityError
 from ias.contracts.permissions import ROLE_PERMISSIONS, Role
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.grants import require_permissions
+from ias.identity.core.key_holders import touch_keys_of
 from ias.identity.core.projects import get_project, get_scope
+from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import project_roles as store
 from ias.identity.store import users as user_store
@@ -20,8 +22,9 @@ from ias.kit.problems import FieldError, InvalidError, NotFoundError
 class ProjectMembers:
     """Giving, reading and taking roles in projects. Nobody hands out, or takes, what they do not hold there themselves."""
 
-    def __init__(self, database: Database, revocations: SessionRevocations) -> None:
+    def __init__(self, database: Database, records: RedisRecords, revocations: SessionRevocations) -> None:
         self._database = database
+        self._records = records
         self._revocations = revocations
 
     async def list_members(
@@ -50,6 +53,7 @@ class ProjectMembers:
                 await store.put_role(connection, scope, project_id, user_id, role)
                 if before:
                     await user_store.raise_token_version(connection, user_id)
+                key_ids = await touch_keys_of(connection, scope, [user_id], held, ROLE_PERMISSIONS[role])
                 change = Change(
                     "project_member.update" if before else "project_member.create",
                     user_id,
@@ -66,6 +70,7 @@ class ProjectMembers:
             raise NotFoundError
         if before:
             await self._revocations.push(user_ids=[user_id])
+        await self._records.push(api_key=key_ids)
         return after
 
     async def remove(self, access: Access, project_id: UUID, user_id: UUID, origin: Origin) -> None:
@@ -83,7 +88,9 @@ class ProjectMembers:
             await require_permissions(connection, scope, project_id, ROLE_PERMISSIONS[member.role])
             await store.delete_role(connection, scope, project_id, user_id)
             await user_store.raise_token_version(connection, user_id)
+            key_ids = await touch_keys_of(connection, scope, [user_id], ROLE_PERMISSIONS[member.role], ())
             before = {"project_id": str(project_id), "role": member.role}
             change = Change("project_member.delete", user_id, project.org_id, before)
             await append(connection, origin.by(scope.actor), change)
         await self._revocations.push(user_ids=[user_id])
+        await self._records.push(api_key=key_ids)

@@ -15,7 +15,9 @@ from ias.contracts.ids import uuid7
 from ias.contracts.permissions import PLATFORM_PERMISSIONS, Permission, Role
 from ias.identity.core.audit_log import Change, Origin, append
 from ias.identity.core.grants import as_permissions, require_permissions
+from ias.identity.core.key_holders import touch_keys_of
 from ias.identity.core.members import lock_org
+from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import members as member_store
 from ias.identity.store import projects as project_store
@@ -33,8 +35,9 @@ ROLES_MAX = 50
 class Roles:
     """Creating, reading, changing, deleting and assigning custom roles. One org's changes happen one after the other."""
 
-    def __init__(self, database: Database, revocations: SessionRevocations) -> None:
+    def __init__(self, database: Database, records: RedisRecords, revocations: SessionRevocations) -> None:
         self._database = database
+        self._records = records
         self._revocations = revocations
 
     async def create(
@@ -104,13 +107,16 @@ class Roles:
                 await require_permissions(connection, scope, None, had | has)
                 before = {field: getattr(role, field) for field in after}
                 role = await store.update_role(connection, scope, role_id, after)
+                holders = await store.list_holders(connection, role_id)
                 if had - has:
-                    losing = await store.list_holders(connection, role_id)
+                    losing = holders
                     await _raise_token_versions(connection, losing)
+                key_ids = await touch_keys_of(connection, scope, holders, had, has)
                 await append(connection, origin.by(scope.actor), Change("role.update", role_id, org_id, before, after))
         except IntegrityError as error:
             raise _name_taken() from error
         await self._revocations.push(user_ids=losing)
+        await self._records.push(api_key=key_ids)
         return role
 
     async def delete(self, access: Access, org_id: UUID, role_id: UUID, origin: Origin) -> None:
@@ -164,10 +170,12 @@ class Roles:
                 made = await store.insert_assignment(
                     connection, {**values, "project_id": project_id, "created_at": datetime.now(UTC)}
                 )
+                key_ids = await touch_keys_of(connection, scope, [user_id], (), as_permissions(role.permissions))
                 change = Change("role_assignment.create", made.id, org_id, after=_describe(role, made))
                 await append(connection, origin.by(scope.actor), change)
         except IntegrityError as error:
             raise ConflictError("They hold the role there already.", code="already_assigned") from error
+        await self._records.push(api_key=key_ids)
         return made
 
     async def list_assignments(
@@ -194,9 +202,12 @@ class Roles:
             await require_permissions(connection, scope, assignment.project_id, as_permissions(role.permissions))
             await store.delete_assignment(connection, scope, assignment_id)
             await _raise_token_versions(connection, [assignment.user_id])
+            had = as_permissions(role.permissions)
+            key_ids = await touch_keys_of(connection, scope, [assignment.user_id], had, ())
             change = Change("role_assignment.delete", assignment_id, org_id, _describe(role, assignment))
             await append(connection, origin.by(scope.actor), change)
         await self._revocations.push(user_ids=[assignment.user_id])
+        await self._records.push(api_key=key_ids)
 
 
 async def _get(connection: AsyncConnection, scope: OrgScope, role_id: UUID, *, lock: bool = False) -> CustomRole:

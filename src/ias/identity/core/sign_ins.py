@@ -138,8 +138,8 @@ class SignIns:
 
 
 async def _confirm(connection: AsyncConnection, candidate: User) -> User:
-    """The user whose password was right, as they are now."""
-    user = await user_store.find_user(connection, candidate.id)
+    """The user whose password was right, as they are now. Locked: whoever changes the password finds the session, and ends it."""
+    user = await user_store.find_user(connection, candidate.id, lock=True)
     if user is None or user.password_hash != candidate.password_hash:
         raise _wrong_credentials()  # changed while we were checking
     if user.status != "active":

@@ -217,8 +217,7 @@ class Users:
                 raise ConflictError("The platform would be left without an administrator.", code="last_platform_admin")
             await store.update_user(connection, user_id, after)
             await store.raise_token_version(connection, user_id)
-            if "status" in after:
-                key_ids = await key_store.touch_api_keys_of_user(connection, None, user_id)
+            key_ids = await key_store.touch_api_keys_of_users(connection, None, [user_id])
             if remains["status"] == "suspended":
                 ended = await session_store.revoke_sessions_of_user(connection, user_id, "the user was suspended")
             await append(connection, origin.by(actor), Change("user.update", user_id, None, before, after))

@@ -1,6 +1,6 @@
 """API keys. The text of a key is never here, only its digest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -106,9 +106,20 @@ async def retire_digest(
     )
 
 
+async def end_digest(connection: AsyncConnection, scope: OrgScope, key: ApiKey, digest: str) -> ApiKey:
+    """Let an earlier text of a key end now; the key, one version further."""
+    statement = update(retired_digests).where(
+        retired_digests.c.api_key_id == key.id, retired_digests.c.digest == digest
+    )
+    await connection.execute(statement.values(valid_until=func.now()))
+    return await update_api_key(connection, scope, key.id, {})
+
+
 async def find_key_of_digest(connection: AsyncConnection, digest: str) -> ApiKey | None:
-    """The key that a text was ever the secret of, whichever org's, locked: for a report that it leaked."""
-    retired = select(retired_digests.c.api_key_id).where(retired_digests.c.digest == digest)
+    """The key that a text is the secret of, be it for the rest of an overlap, whichever org's; locked."""
+    retired = select(retired_digests.c.api_key_id).where(
+        retired_digests.c.digest == digest, retired_digests.c.valid_until > func.now()
+    )
     query = select(api_keys).where((api_keys.c.digest == digest) | api_keys.c.id.in_(retired))
     row = (await connection.execute(query.with_for_update(key_share=True))).mappings().one_or_none()
     return ApiKey(**row) if row else None
@@ -174,12 +185,14 @@ async def revoke_api_keys_of_service_account(
     return [ApiKey(**row) for row in rows]
 
 
-async def touch_api_keys_of_user(connection: AsyncConnection, scope: OrgScope | None, user_id: UUID) -> list[UUID]:
-    """The user's own active keys, one version further: whether they open anything has changed.
+async def touch_api_keys_of_users(
+    connection: AsyncConnection, scope: OrgScope | None, user_ids: Sequence[UUID]
+) -> list[UUID]:
+    """The users' own active keys, one version further: whether they open anything has changed. Lock the users first.
 
     Those in the scope's org; without a scope those in every org, for the platform.
     """
-    statement = update(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.status == "active")
+    statement = update(api_keys).where(api_keys.c.user_id.in_(user_ids), api_keys.c.status == "active")
     if scope is not None:
         statement = statement.where(api_keys.c.org_id == UUID(scope.org_id))
     statement = statement.values(version=api_keys.c.version + 1, updated_at=func.now())

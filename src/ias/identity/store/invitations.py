@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import exists, func, insert, select, update
@@ -26,6 +26,7 @@ class Invitation:
     expires_at: datetime
     sent_at: datetime
     created_by: UUID
+    sent_by: UUID
     accepted_by: UUID | None
     version: int
     created_at: datetime
@@ -33,7 +34,7 @@ class Invitation:
 
 
 async def insert_invitation(connection: AsyncConnection, values: dict[str, Any]) -> Invitation:
-    """A new invitation. Raises `sqlalchemy.exc.IntegrityError` when the e-mail has one that is open."""
+    """A new invitation."""
     result = await connection.execute(insert(invitations).values(values).returning(invitations))
     return _invitation(result.mappings().one())
 
@@ -78,6 +79,27 @@ async def list_invitations(
 async def count_pending(connection: AsyncConnection, scope: OrgScope) -> int:
     """How many invitations into the scope's org are open, expired ones too."""
     query = select(func.count()).where(invitations.c.org_id == UUID(scope.org_id), invitations.c.status == "pending")
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def is_pending(connection: AsyncConnection, scope: OrgScope, email: str) -> bool:
+    """Whether the e-mail has an open invitation into the scope's org. Lock the org first, or the answer may be old."""
+    query = exists().where(
+        invitations.c.org_id == UUID(scope.org_id), invitations.c.email == email, invitations.c.status == "pending"
+    )
+    return bool((await connection.execute(select(query))).scalar_one())
+
+
+async def find_last_sent(connection: AsyncConnection, scope: OrgScope, email: str) -> datetime | None:
+    """When the scope's org last sent an invitation to an e-mail, be it withdrawn since."""
+    query = select(func.max(invitations.c.sent_at))
+    query = query.where(invitations.c.org_id == UUID(scope.org_id), invitations.c.email == email)
+    return cast("datetime | None", (await connection.execute(query)).scalar_one())
+
+
+async def count_sent_since(connection: AsyncConnection, scope: OrgScope, moment: datetime) -> int:
+    """How many invitations the scope's org sent since a moment, whatever became of them."""
+    query = select(func.count()).where(invitations.c.org_id == UUID(scope.org_id), invitations.c.sent_at > moment)
     return int((await connection.execute(query)).scalar_one())
 
 

@@ -19,6 +19,8 @@ class Org:
     id: UUID
     name: str
     status: str
+    suspended_by: str | None
+    """`org` or `platform`; None where it is not suspended, and would not be if its deletion were taken back."""
     models: list[str] | None
     key_lifetime_days_max: int | None
     sign_in_domains: list[str] | None

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.identity.store.tables import (
     api_keys,
+    invitations,
     members,
     orgs,
     project_roles,
@@ -53,8 +54,11 @@ async def delete_projects(connection: AsyncConnection, project_ids: Sequence[UUI
 
 
 async def empty_org(connection: AsyncConnection, org_id: UUID) -> None:
-    """Remove an org's members and what it says of itself. A bare row stays: gateways are told that it is deleted, for good."""
-    for table in (role_assignments, roles, members):
+    """Remove an org's members, its invitations and what it says of itself.
+
+    A bare row stays: gateways are told that it is deleted, for good.
+    """
+    for table in (role_assignments, roles, members, invitations):
         await connection.execute(delete(table).where(table.c.org_id == org_id))
     statement = update(orgs).where(orgs.c.id == org_id)
     blank = {"name": "", "models": None, "sign_in_domains": None, "ip_networks": None, "key_lifetime_days_max": None}

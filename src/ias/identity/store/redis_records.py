@@ -7,12 +7,24 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, Table, and_, func, literal, select, union_all, update
+from sqlalchemy import Select, Table, and_, any_, exists, func, literal, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord
-from ias.identity.store.tables import api_keys, members, orgs, projects, retired_digests, service_accounts, users
+from ias.contracts.permissions import ROLE_PERMISSIONS, Permission
+from ias.identity.store.tables import (
+    api_keys,
+    members,
+    orgs,
+    project_roles,
+    projects,
+    retired_digests,
+    role_assignments,
+    roles,
+    service_accounts,
+    users,
+)
 
 KINDS: dict[str, Table] = {"org": orgs, "project": projects, "api_key": api_keys}
 
@@ -87,9 +99,30 @@ async def mark_pushed(connection: AsyncConnection, records: Sequence[RedisRecord
             )
 
 
+_HOLDING_ROLES = [role.value for role, held in ROLE_PERMISSIONS.items() if Permission.API_KEYS_WRITE in held]
+
+_MAY_HOLD = or_(
+    users.c.platform_admin,
+    members.c.role.in_(_HOLDING_ROLES),
+    exists().where(
+        project_roles.c.project_id == api_keys.c.project_id,
+        project_roles.c.user_id == api_keys.c.user_id,
+        project_roles.c.role.in_(_HOLDING_ROLES),
+    ),
+    exists().where(
+        role_assignments.c.org_id == api_keys.c.org_id,
+        role_assignments.c.user_id == api_keys.c.user_id,
+        or_(role_assignments.c.project_id.is_(None), role_assignments.c.project_id == api_keys.c.project_id),
+        roles.c.id == role_assignments.c.role_id,
+        literal(Permission.API_KEYS_WRITE.value) == any_(roles.c.permissions),
+    ),
+)
+"""Whether a key's user may make keys where it is: somebody who may not any more has no use of those they made."""
+
 _KEY_QUERY = (
     select(
         api_keys,
+        or_(api_keys.c.user_id.is_(None), func.coalesce(_MAY_HOLD, False)).label("may_hold"),
         users.c.status.label("user_status"),
         service_accounts.c.status.label("service_account_status"),
         members.c.status.label("member_status"),
@@ -140,6 +173,7 @@ def _key_record(row: Any) -> KeyRecord:
     # Of a user both: their account, and their membership in the org of the key.
     statuses = {row["user_status"], row["service_account_status"], row["member_status"]} - {None}
     in_use = row["status"] == "active"
+    opens = statuses == {"active"} and row["may_hold"]
     return KeyRecord(
         version=row["version"],
         key_id=str(row["id"]),
@@ -147,7 +181,7 @@ def _key_record(row: Any) -> KeyRecord:
         project_id=str(row["project_id"]),
         user_id=str(row["user_id"]) if row["user_id"] else None,
         service_account_id=str(row["service_account_id"]) if row["service_account_id"] else None,
-        status=("active" if statuses == {"active"} else "suspended") if in_use else "revoked",
+        status=("active" if opens else "suspended") if in_use else "revoked",
         expires_at=int(row["expires_at"].timestamp()) if row["expires_at"] else None,
         scopes=_tuple(row["scopes"]),
         models=_tuple(row["models"]),

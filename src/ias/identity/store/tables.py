@@ -94,6 +94,11 @@ orgs = Table(
     _id(),
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column(
+        "suspended_by",
+        Text,
+        comment="`org` or `platform`, which alone can take it back; kept while the org is deleted.",
+    ),
     Column("models", ARRAY(Text), comment="Public model names that may be used; null is all."),
     Column("key_lifetime_days_max", Integer, comment="New keys expire at most so many days later; null is never."),
     Column("sign_in_domains", ARRAY(Text), comment="Domains of e-mails whose users may act in the org; null is all."),
@@ -106,6 +111,10 @@ orgs = Table(
     _time("purged_at", nullable=True),
     CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
     CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", name="deleted_at"),
+    CheckConstraint(
+        "suspended_by IN ('org', 'platform') AND (status = 'deleted' OR (status = 'suspended') = (suspended_by IS NOT NULL))",
+        name="suspended_by",
+    ),
     Index(None, "deleted_at", postgresql_where=text("deleted_at IS NOT NULL AND purged_at IS NULL")),
     _unpushed("orgs"),
 )
@@ -161,6 +170,7 @@ invitations = Table(
     _time("expires_at"),
     _time("sent_at"),
     _reference("created_by", "users.id"),
+    Column("sent_by", Uuid, ForeignKey("users.id"), nullable=False, comment="Who sent it last, and vouches for it."),
     _reference("accepted_by", "users.id", nullable=True),
     _version(),
     _time("created_at"),

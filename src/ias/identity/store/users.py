@@ -45,6 +45,12 @@ async def find_user(connection: AsyncConnection, user_id: UUID, *, lock: bool = 
     return User(**row) if row else None
 
 
+async def lock_users(connection: AsyncConnection, user_ids: Sequence[UUID]) -> None:
+    """Let nobody else change these users, or make keys of theirs, until the commit; in one order, whoever locks."""
+    query = select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id)
+    await connection.execute(query.with_for_update(key_share=True))
+
+
 async def list_users(connection: AsyncConnection, *, email: str | None, after: UUID | None, limit: int) -> list[User]:
     """Users, newest first; the one of a normalised e-mail alone, when that is given."""
     query = select(users).order_by(users.c.id.desc()).limit(limit)
