@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tests.engine.conftest import start_engine  # noqa: F401  # a fixture here too
 from tests.gateway.platform import Pushed, RunningGateway, run_gateway
 from tests.gateway.scripted_upstream import ScriptedUpstream, answer_politely, run_upstream
 

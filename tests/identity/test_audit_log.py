@@ -42,7 +42,8 @@ async def test_every_change_is_in_the_log_with_who_did_it_and_what_it_was_before
         "member.create", "member.update", "api_key.create", "api_key.revoke", "member.delete",
     ]  # fmt: skip
     assert {(entry["actor_kind"], entry["actor_id"]) for entry in entries} == {("user", admin.user_id)}
-    assert (entries[3]["before"], entries[3]["after"]) == ({"status": "active"}, {"status": "suspended"})
+    was, became = {"status": "active", "suspended_by": None}, {"status": "suspended", "suspended_by": "platform"}
+    assert (entries[3]["before"], entries[3]["after"]) == (was, became)
     assert (entries[7]["before"], entries[7]["after"]) == ({"role": "viewer"}, {"role": "developer"})
     assert all(entry["request_id"] and entry["source_ip"] for entry in entries)
 

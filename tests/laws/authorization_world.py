@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from joserfc import jwt
 from tests.billing.usage import make_record, message
 from tests.identity.platform import PASSWORD, SECRET_KEY, Caller, Identity, settings_for
-from tests.servers import postgres_server
 
 from ias.analytics import wiring as analytics
 from ias.analytics.core.counting import Counting
@@ -33,7 +32,6 @@ from ias.gitops.store import plans as plan_store
 from ias.gitops.store.plans import Plan
 from ias.identity import wiring as identity
 from ias.identity.settings import IdentityConsumerSettings
-from ias.kit.migrations import migrate
 from ias.kit.tokens import ALGORITHM
 from ias.registry import wiring as registry
 from ias.registry.settings import RegistrySettings
@@ -67,19 +65,6 @@ class World:
         transport = httpx.ASGITransport(self.apps[service], raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             return await client.request(**request, headers=headers)
-
-
-@asynccontextmanager
-async def migrated_databases(postgres_url: str) -> AsyncIterator[dict[str, str]]:
-    """An empty, migrated database for each service."""
-    urls = {service: postgres_server.create_database(postgres_url, f"ias_{service}") for service in SERVICES}
-    try:
-        for service, url in urls.items():
-            await asyncio.to_thread(migrate, service, url)
-        yield urls
-    finally:
-        for url in urls.values():
-            postgres_server.drop_database(postgres_url, url)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ and one whose path holds a new kind of id fails until the world has such an obje
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from tests.identity.database import fetch
 from tests.identity.platform import eventually
-from tests.laws.authorization_world import World, migrated_databases, running_world
+from tests.laws.authorization_world import SERVICES, World, running_world
 from tests.laws.routes import Guarded, list_routes
 
 from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Role
@@ -26,9 +27,10 @@ Denied = set[tuple[str | None, str, str]]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_everybody_who_should_be_refused_is_and_each_denial_is_in_the_audit_log(
-    postgres_url: str, redis_url: str
+    make_migrated_database: Callable[[str], str], redis_url: str
 ) -> None:
-    async with migrated_databases(postgres_url) as urls, running_world(urls, redis_url) as world:
+    urls = {service: make_migrated_database(service) for service in SERVICES}
+    async with running_world(urls, redis_url) as world:
         walk = Walk(world)
         for service, app in world.apps.items():
             await walk.service(service, app)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from contracts.generate import build_app, discover_services
+from fastapi import FastAPI, routing
 
 from ias.kit.cursors import PAGE_SIZE_MAX
+from ias.kit.routing import list_query_parameters
 
 CHANGE_NOTHING = {
     "POST /registry/v1/adapters/{adapter_id}/verify",
@@ -47,9 +49,29 @@ def json_schema_of(operation: dict[str, Any], status: str) -> dict[str, Any]:
     return schema
 
 
-@pytest.fixture(params=discover_services())
-def document(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return build_app(request.param).openapi()
+@pytest.fixture(scope="module", params=discover_services())
+def app(request: pytest.FixtureRequest) -> FastAPI:
+    return build_app(request.param)
+
+
+@pytest.fixture(scope="module")
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def test_every_route_refuses_query_parameters_but_those_that_the_document_names(
+    app: FastAPI, document: dict[str, Any]
+) -> None:
+    taken = {}
+    for context in routing.iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, routing.APIRoute) and route.include_in_schema:
+            taken |= {f"{method} {context.path}": list_query_parameters(route) for method in context.methods or ()}
+    named = {
+        name: {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
+        for name, operation in list_operations(document)
+    }
+    assert taken == named
 
 
 def test_every_write_takes_a_dry_run_and_says_what_it_answers(document: dict[str, Any]) -> None:

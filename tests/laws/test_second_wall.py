@@ -1,11 +1,11 @@
 """With the application's own check gone, PostgreSQL keeps every service from showing or changing another org's rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.identity.database import connected
-from tests.laws.authorization_world import ABSENT_ID, World, migrated_databases, running_world
+from tests.laws.authorization_world import ABSENT_ID, SERVICES, World, running_world
 from tests.laws.routes import Guarded, list_routes
 from tests.laws.test_authorization_table import build_request, bytes_of
 
@@ -22,9 +22,10 @@ _TABLES = """
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_without_the_applications_check_another_org_is_like_one_that_never_was(
-    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    make_migrated_database: Callable[[str], str], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with migrated_databases(postgres_url) as urls, running_world(urls, redis_url) as world:
+    urls = {service: make_migrated_database(service) for service in SERVICES}
+    async with running_world(urls, redis_url) as world:
         before = await look_at_rows(urls, world.org_id)
         assert {name.partition(".")[0] for name, rows in before.items() if rows} == set(urls) - {"registry"}
         requests = list(requests_about_orgs(world))

@@ -120,6 +120,11 @@ def _kind_of(path: str, endpoint: Callable[..., Any], options: dict[str, Any]) -
     return "single" if is_object and not is_page and options.get("include_in_schema", True) else "other"
 
 
+def list_query_parameters(route: APIRoute) -> set[str]:
+    """The query parameters that a route takes, its dependencies' among them: those that the OpenAPI document names."""
+    return {field.alias for one in (route.dependant, *_walk(route.dependant)) for field in one.query_params}
+
+
 def _find_guard(dependant: Dependant) -> str | None:
     """The permission that a route asks its caller for, or `signed-in`."""
     guards = (inner for inner in _walk(dependant) if inner.call in (authorize, authenticate))

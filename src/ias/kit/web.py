@@ -14,6 +14,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from opentelemetry import propagate, trace
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +44,7 @@ from ias.kit.problems import (
 )
 from ias.kit.redis_documents import open_redis
 from ias.kit.request_limits import RequestLimits, Standing, name_address, render_headers
-from ias.kit.routing import Router
+from ias.kit.routing import Router, list_query_parameters
 from ias.kit.row_security import reaching_every_org
 from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.settings import ServiceSettings
@@ -157,11 +158,10 @@ async def refuse_unknown_query(request: Request) -> None:
     Raises:
         InvalidError: naming each parameter that is not known.
     """
-    operations = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
-    operation = operations.get(request.method.lower())
-    if operation is None:
+    route: APIRoute = request.scope["route"]
+    if not request.url.query or not route.include_in_schema:
         return
-    known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
+    known = list_query_parameters(route)
     unknown = [name for name in dict.fromkeys(request.query_params.keys()) if name not in known]
     if unknown:
         errors = [FieldError(pointer=name[:100], detail="There is no such parameter.") for name in unknown[:20]]
