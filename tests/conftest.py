@@ -15,6 +15,7 @@ it); the program on the machine; apt-get as root on Debian and Ubuntu; Testconta
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,10 @@ def migrated_template(postgres_url: str) -> Iterator[Callable[[str], str]]:
 
     def find(service: str) -> str:
         if service not in made:
-            made[service] = postgres_server.create_database(postgres_url, f"template_{service}")
-            migrate(service, made[service])
+            dsn = postgres_server.create_database(postgres_url, f"template_{service}")
+            with ThreadPoolExecutor(max_workers=1) as executor:  # the test that asks may have a running event loop
+                executor.submit(migrate, service, dsn).result()
+            made[service] = dsn
         return made[service]
 
     yield find

@@ -5,6 +5,7 @@ was and one that was revoked before, so that a report cannot be used to try keys
 that text alone, and of one that has ended nothing: it must be no way to stop somebody who rotated a leaked text away.
 """
 
+import hmac
 from collections.abc import Sequence
 
 import structlog
@@ -45,7 +46,7 @@ class LeakReports:
                     continue
                 change = await _stop(connection, key, digest, source)
                 for email in await self._list_addressees(connection, key):
-                    await self._mails.queue(connection, _tell(email, key, source, is_present=key.digest == digest))
+                    await self._mails.queue(connection, _tell(email, key, source, is_present=_is_present(key, digest)))
                 await append(connection, Cause("system", None, origin.request_id, origin.source_ip), change)
             stopped.append(key.id)
             log.warning("a leaked key was stopped", key_id=str(key.id), org_id=str(key.org_id), action=change.action)
@@ -63,11 +64,16 @@ async def _stop(connection: AsyncConnection, key: ApiKey, digest: str, source: s
     """Revoke the key, or end that one of its earlier texts; what the audit log is to say."""
     scope = _scope_of(str(key.org_id))
     why = {"because": "reported as leaked", "found_at": source}
-    if key.digest != digest:
+    if not _is_present(key, digest):
         await store.end_digest(connection, scope, key, digest)
         return Change("api_key.end_earlier_text", key.id, key.org_id, after=why)
     await store.revoke_api_key(connection, scope, key.id)
     return Change("api_key.revoke", key.id, key.org_id, {"status": key.status}, {"status": "revoked", **why})
+
+
+def _is_present(key: ApiKey, digest: str) -> bool:
+    """Whether the text is the one that the key has now, not an earlier one."""
+    return hmac.compare_digest(key.digest, digest)
 
 
 def _tell(email: str, key: ApiKey, source: str, *, is_present: bool) -> Mail:
