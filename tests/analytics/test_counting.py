@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -76,7 +75,7 @@ async def test_sums_equal_records_after_shuffled_repeated_concurrent_deliveries(
 
 async def test_a_record_the_database_refuses_does_not_keep_the_others_out(database: Database, org_id: str) -> None:
     records = check_message(message(*(make_record(org_id) for _ in range(3)))).records
-    records[1] = replace(records[1], record=msgspec.structs.replace(records[1].record, model="nul\0"))
+    records[1] = msgspec.structs.replace(records[1], model="nul\0")
     outcome = await Counting(database).count(records)
     assert (outcome.new, len(outcome.refusals)) == (2, 1)
     records_read, hourly = await read_sums(database)

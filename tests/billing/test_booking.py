@@ -1,7 +1,6 @@
 """Usage records become ledger entries: each once, at the right price, whatever the deliveries."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -81,8 +80,7 @@ async def test_records_of_a_month_without_a_partition_are_booked_all_the_same(da
 
 async def test_a_record_the_database_refuses_does_not_keep_the_others_out(database: Database, org_id: str) -> None:
     records = check_message(message(*(make_record(org_id) for _ in range(4)))).records
-    refused = msgspec.structs.replace(records[2].record, model="nul\0")
-    records[2] = replace(records[2], record=refused)
+    refused = records[2] = msgspec.structs.replace(records[2], model="nul\0")
     outcome = await Booking(database).book(records)
     assert outcome.new == 3
     assert [reason.partition(":")[0] for reason in outcome.refusals] == [f"record {refused.id}"]

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import msgspec
 import pytest
 
-from ias.contracts.usage_messages import UnreadableMessageError, check_message
+from ias.contracts.usage_messages import CheckedRecord, UnreadableMessageError, check_message
 from tests.billing.usage import broken, make_record, message
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "contracts" / "events").glob("usage_recorded.v*.example.json"))
@@ -41,14 +43,36 @@ ORG_ID = "0190f3c0-0000-7000-8000-000000000001"
 def test_a_record_that_cannot_be_booked_is_told_apart(changed: dict[str, Any]) -> None:
     good = make_record(ORG_ID)
     batch = check_message(message(broken(make_record(ORG_ID), **changed), good))
-    assert [checked.record for checked in batch.records] == [good]
+    assert [str(record.id) for record in batch.records] == [good.id]
     assert len(batch.refusals) == 1
     assert batch.refusals[0].startswith("record 0: ")
 
 
 def test_a_text_about_nul_is_not_a_nul() -> None:
     record = make_record(ORG_ID, decision={"why": "\\u0000"})
-    assert [checked.record for checked in check_message(message(record)).records] == [record]
+    assert as_sent(check_message(message(record)).records[0]) == msgspec.to_builtins(record)
+
+
+def test_a_record_is_read_as_it_was_sent() -> None:
+    record = make_record(ORG_ID, price_id=str(uuid4()), price_version=3, decision={"backend": "b", "budgets": ["€"]})
+    [read] = check_message(message(record)).records
+    assert as_sent(read) == msgspec.to_builtins(record)
+
+
+def as_sent(record: CheckedRecord) -> Any:
+    sent = {name: getattr(record, name) for name in record.__struct_fields__}
+    return msgspec.to_builtins(sent | {"decision": msgspec.json.decode(record.decision)})
+
+
+@pytest.mark.parametrize("decision", [b'{"a":"\xff"}', rb'{"a":"\ud800"}', b"[1]", b'"{}"', b"{" * 3000])
+def test_a_decision_that_cannot_be_kept_is_refused_with_its_record(decision: bytes) -> None:
+    body = message(make_record(ORG_ID, decision={"here": 1}), make_record(ORG_ID))
+    changed = body.replace(b'{"here":1}', decision)
+    try:
+        batch = check_message(changed)
+    except UnreadableMessageError:
+        return
+    assert (len(batch.records), len(batch.refusals)) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +96,7 @@ def test_what_gateways_of_any_version_have_published_can_be_booked(example: Path
     stored = json.loads(example.read_text())
     batch = check_message(example.read_bytes())
     assert batch.refusals == []
-    assert [str(checked.id) for checked in batch.records] == [record["id"] for record in stored["records"]]
+    assert [str(one.id) for one in batch.records] == [record["id"] for record in stored["records"]]
 
 
 def test_what_a_newer_gateway_says_besides_is_passed_over() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
@@ -16,6 +17,9 @@ from ias.cli.failures import CommandError
 from ias.kit.web import Check, create_worker_app
 
 log = structlog.get_logger("ias.consumers")
+
+_GC_THRESHOLD = 50_000
+"""A message is thousands of objects and leaves no cycles behind: looking for them as often as usual is a quarter of all work."""
 
 
 class Consumer(Protocol):
@@ -38,6 +42,9 @@ def run_consumers(consumers: Mapping[str, Consumer], *, host: str, port: int) ->
 
 
 async def _run(consumers: Mapping[str, Consumer], host: str, port: int) -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 100)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

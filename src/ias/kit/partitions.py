@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,6 +53,16 @@ def time_of(record_id: UUID) -> datetime:
         OverflowError: after the year 9999.
     """
     return _EPOCH + timedelta(milliseconds=record_id.int >> 80)
+
+
+def hour_number(record_id: UUID) -> int:
+    """In which hour since 1970 a UUIDv7 was made."""
+    return (record_id.int >> 80) // _HOUR_MS
+
+
+def hour_of(record_id: UUID) -> datetime:
+    """The first moment of that hour. Raises what `time_of` raises."""
+    return _EPOCH + timedelta(hours=hour_number(record_id))
 
 
 def hour_sql(column: str) -> str:

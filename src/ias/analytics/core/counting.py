@@ -8,10 +8,10 @@ from sqlalchemy.exc import DBAPIError
 
 from ias.analytics.core.histograms import BUCKETS, bucket_of
 from ias.analytics.store.usage_hourly import HourlySum, add_sums
-from ias.analytics.store.usage_records import UsageRow, insert_records
+from ias.analytics.store.usage_records import insert_records
 from ias.contracts.usage_messages import CheckedRecord
 from ias.kit.database import Database
-from ias.kit.partitions import time_of
+from ias.kit.partitions import hour_of
 
 log = structlog.get_logger("ias.analytics")
 
@@ -41,45 +41,44 @@ class Counting:
         Raises:
             DBAPIError, OSError, TimeoutError: the database is away or busy; nothing was counted.
         """
-        rows = [UsageRow.of(record) for record in records]
-        if not rows:
+        if not records:
             return Counted()
         try:
-            return await self._count_together(rows)
+            return await self._count_together(records)
         except DBAPIError as error:
             if not _is_about_the_data(error):
                 raise
             log.warning("a record of the batch is refused by the database", error=str(error.orig)[:200])
-        return await self._count_one_by_one(rows)
+        return await self._count_one_by_one(records)
 
-    async def _count_together(self, rows: Sequence[UsageRow]) -> Counted:
-        by_id = {row.id: row for row in rows}
+    async def _count_together(self, records: Sequence[CheckedRecord]) -> Counted:
+        by_id = {record.id: record for record in records}
         async with self._database.transaction() as connection:
             new_ids = await insert_records(connection, list(by_id.values()))
             if new_ids:
-                await add_sums(connection, sum_by_hour(row for row_id, row in by_id.items() if row_id in new_ids))
-        return Counted(new=len(new_ids), known=len(rows) - len(new_ids))
+                await add_sums(connection, sum_by_hour(by_id[record_id] for record_id in by_id if record_id in new_ids))
+        return Counted(new=len(new_ids), known=len(records) - len(new_ids))
 
-    async def _count_one_by_one(self, rows: Sequence[UsageRow]) -> Counted:
+    async def _count_one_by_one(self, records: Sequence[CheckedRecord]) -> Counted:
         total = Counted()
-        for row in rows:
+        for record in records:
             try:
-                one = await self._count_together([row])
+                one = await self._count_together([record])
             except DBAPIError as error:
                 if not _is_about_the_data(error):
                     raise
-                total.refusals.append(f"record {row.id}: {str(error.orig)[:200]}")
+                total.refusals.append(f"record {record.id}: {str(error.orig)[:200]}")
             else:
                 total.new += one.new
                 total.known += one.known
         return total
 
 
-def sum_by_hour(rows: Iterable[UsageRow]) -> list[HourlySum]:
-    """The sums that rows add to."""
+def sum_by_hour(records: Iterable[CheckedRecord]) -> list[HourlySum]:
+    """The sums that records add to."""
     sums: dict[tuple[object, ...], HourlySum] = {}
-    for row in rows:
-        hour = time_of(row.id).replace(minute=0, second=0, microsecond=0)
+    for row in records:
+        hour = hour_of(row.id)
         key = (row.org_id, hour, row.project_id, row.api_key_id, row.user_id, row.model)
         if key not in sums:
             sums[key] = HourlySum(
@@ -96,7 +95,7 @@ def sum_by_hour(rows: Iterable[UsageRow]) -> list[HourlySum]:
     return list(sums.values())
 
 
-def _add(total: HourlySum, row: UsageRow) -> None:
+def _add(total: HourlySum, row: CheckedRecord) -> None:
     total.requests += 1
     total.failed += row.outcome == "failed"
     total.cancelled += row.outcome == "cancelled"

@@ -46,12 +46,6 @@ class UsageRow:
     ttft_ms: float | None
     duration_ms: float
 
-    @classmethod
-    def of(cls, checked: CheckedRecord) -> "UsageRow":
-        """The row of a record from the bus."""
-        values = {name: getattr(checked if hasattr(checked, name) else checked.record, name) for name in _NAMES}
-        return cls(**values)
-
 
 @dataclass(frozen=True, slots=True)
 class RequestFilter:
@@ -82,9 +76,9 @@ _INSERT = text(
 # In the order of the ids, so that two transactions that add the same records wait for each other and never deadlock.
 
 
-async def insert_records(connection: AsyncConnection, rows: Sequence[UsageRow]) -> set[UUID]:
-    """Add rows; the ids of those that were not there."""
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _NAMES}
+async def insert_records(connection: AsyncConnection, records: Sequence[CheckedRecord]) -> set[UUID]:
+    """Add records from the bus; the ids of those that were not there."""
+    columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in _NAMES}
     return set((await connection.execute(_INSERT, columns)).scalars())
 
 

@@ -61,7 +61,7 @@ class UsageConsumer:
             "counted",
             new=counted.new,
             known=counted.known,
-            request_ids=[checked.record.request_id for checked in batch.records],
+            request_ids=[record.request_id for record in batch.records],
         )
         refusals = batch.refusals + counted.refusals
         if refusals:

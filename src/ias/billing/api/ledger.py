@@ -114,7 +114,7 @@ async def explain_request(
         request_id=request_id,
         entries=[render_entry(entry) for entry in explanation.entries],
         prices=[render_price(price) for price in explanation.prices],
-        decisions=[entry.decision for entry in explanation.entries],
+        decisions=[entry.told for entry in explanation.entries],
     )
 
 
@@ -145,5 +145,5 @@ def render_entry(entry: LedgerEntry) -> EntryAnswer:
         rating=entry.rating,
         estimated=entry.estimated,
         occurred_at=entry.occurred_at,
-        reason=entry.decision.get("reason") if entry.kind != "usage" else None,
+        reason=entry.reason,
     )

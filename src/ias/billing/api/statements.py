@@ -97,6 +97,5 @@ async def _write_entries(statements: Statements, scope: OrgScope, period: Period
 def _entry_cells(entry: LedgerEntry) -> list[str]:
     values = (getattr(entry, name) for name in _ENTRY_TEXTS)
     texts = ["" if value is None else guard_text(str(value)) for value in values]
-    reason = entry.decision.get("reason") if entry.kind != "usage" else None
     moment = entry.occurred_at.isoformat().replace("+00:00", "Z")
-    return [moment, *texts, format_usd(entry.cost_nano_usd), guard_text(str(reason or ""))]
+    return [moment, *texts, format_usd(entry.cost_nano_usd), guard_text(entry.reason or "")]

@@ -119,7 +119,7 @@ async def _book(connection: AsyncConnection, entry: LedgerEntry, scope: OrgScope
         "request_id": entry.request_id,
         "project_id": str(entry.project_id) if entry.project_id else None,
         "cost_usd": format_usd(entry.cost_nano_usd),
-        "reason": entry.decision["reason"],
+        "reason": entry.reason,
     }
     await append(connection, "billing", scope.cause, Change(f"{entry.kind}.create", entry.id, entry.org_id, after=told))
 

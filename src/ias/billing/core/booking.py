@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -106,18 +107,17 @@ class Booking:
             found = await prices.list_prices_by_id(connection, unknown)
         self._prices.update({price.id: price.published() for price in found})
 
-    def _rate(self, checked: CheckedRecord) -> LedgerEntry:
-        record = checked.record
-        price = self._prices.get(checked.price_id) if checked.price_id else None
-        cost, rating = _cost_of(checked, price)
+    def _rate(self, record: CheckedRecord) -> LedgerEntry:
+        price = self._prices.get(record.price_id) if record.price_id else None
+        cost, rating = _cost_of(record, price)
         return LedgerEntry(
-            id=checked.id,
+            id=record.id,
             kind="usage",
-            org_id=checked.org_id,
-            project_id=checked.project_id,
-            api_key_id=checked.api_key_id,
-            user_id=checked.user_id,
-            service_account_id=checked.service_account_id,
+            org_id=record.org_id,
+            project_id=record.project_id,
+            api_key_id=record.api_key_id,
+            user_id=record.user_id,
+            service_account_id=record.service_account_id,
             request_id=record.request_id,
             endpoint=record.endpoint,
             model=record.model,
@@ -130,19 +130,18 @@ class Booking:
             output_tokens=record.output_tokens,
             cost_nano_usd=cost,
             settled_nano_usd=record.cost_nano_usd,
-            price_id=checked.price_id,
+            price_id=record.price_id,
             price_version=price.version if price else record.price_version,
             rating=rating,
             estimated=record.estimated,
-            occurred_at=checked.occurred_at,
+            occurred_at=record.occurred_at,
             decision=record.decision,
         )
 
 
-def _cost_of(checked: CheckedRecord, price: Price | None) -> tuple[int, Rating]:
+def _cost_of(record: CheckedRecord, price: Price | None) -> tuple[int, Rating]:
     """What is booked: the price's own result where there is a price, else the gateway's figure, marked as such."""
-    record = checked.record
-    if checked.price_id is None:
+    if record.price_id is None:
         return record.cost_nano_usd, "unpriced"
     if price is None:
         return record.cost_nano_usd, "price_unknown"

@@ -6,10 +6,11 @@ request whose gateway died. A request that costs what it should gets no entry, s
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.core.adjustments import Adjustments

@@ -1,7 +1,7 @@
 """The ledger: entries are added, and never changed or removed (the database refuses it)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
@@ -31,8 +31,7 @@ class CorrectionTerms(TypedDict, total=False):
     decision: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One booking. `cost_nano_usd` is what counts; `settled_nano_usd` is what the gateway had counted in the budgets."""
 
     id: UUID
@@ -59,11 +58,24 @@ class LedgerEntry:
     rating: Rating
     estimated: bool
     occurred_at: datetime
-    decision: dict[str, Any]
+    decision: dict[str, Any] | msgspec.Raw
+    """Why. On its way into the table also as a gateway wrote it: a JSON object."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The decision, read."""
+        if isinstance(self.decision, msgspec.Raw):
+            return msgspec.json.decode(self.decision, type=dict[str, Any])
+        return self.decision
+
+    @property
+    def reason(self) -> str | None:
+        """What a person said who decided, of corrections and credits."""
+        return None if self.kind == "usage" else self.told.get("reason")
 
     def correct(self, difference_nano_usd: int, **terms: Unpack[CorrectionTerms]) -> "LedgerEntry":
         """The entry that makes this one cost so much more (or less), booked now: no tokens, nothing that a gateway counted."""
-        return replace(
+        return msgspec.structs.replace(
             self,
             id=uuid7(),
             kind="correction",
@@ -93,7 +105,7 @@ class LedgerFilter:
     end: datetime | None = None
 
 
-_NAMES = tuple(field.name for field in fields(LedgerEntry))
+_NAMES = LedgerEntry.__struct_fields__
 _DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 _TYPES = {name: LEDGER_ENTRIES.c[name].type.compile(_DIALECT) for name in _NAMES} | {"decision": "text"}
 _INSERT = text(

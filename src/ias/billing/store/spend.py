@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.billing.store.ledger import LedgerEntry
 from ias.billing.store.tables import LEDGER_ENTRIES, SPEND_HOURLY
 from ias.contracts.spending import ScopeKind
-from ias.kit.partitions import hour_sql, time_of, uuid_floor
+from ias.kit.partitions import hour_number, hour_of, hour_sql, uuid_floor
 
 _ADD = text(
     """
@@ -31,6 +31,9 @@ _ADD = text(
 
 LEDGER_HOUR: ColumnElement[datetime] = literal_column(hour_sql("ledger_entries.id"))
 """Of a ledger entry: the hour in UTC in which its request was admitted."""
+
+_PLACE_NAMES = ("org_id", "project_id", "api_key_id", "user_id", "model")
+
 _RECENT = timedelta(hours=1)
 """No request takes longer from its id to its admission."""
 
@@ -58,16 +61,25 @@ class Scope:
 
 async def add_entries(connection: AsyncConnection, entries: Iterable[LedgerEntry]) -> None:
     """Add entries that were just booked, each exactly once, in the transaction that booked them."""
-    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0, 0])
+    alike: dict[tuple[object, ...], list[LedgerEntry]] = {}
     for entry in entries:
-        hour = time_of(entry.id).replace(minute=0, second=0, microsecond=0)
-        total = sums[(entry.org_id, hour, entry.project_id, entry.api_key_id, entry.user_id, entry.model)]
-        total[0] += 1
-        total[1] += entry.cost_nano_usd
-    if sums:
-        columns = zip(*((*key, *total) for key, total in sums.items()), strict=True)
-        names = ("org_id", "hour", "project_id", "api_key_id", "user_id", "model", "entries", "cost_nano_usd")
-        await connection.execute(_ADD, dict(zip(names, map(list, columns), strict=True)))
+        alike.setdefault(_place_of(entry), []).append(entry)
+    if not alike:
+        return
+    firsts = [some[0] for some in alike.values()]
+    columns: dict[str, list[Any]] = {name: [getattr(first, name) for first in firsts] for name in _PLACE_NAMES}
+    columns["hour"] = [hour_of(first.id) for first in firsts]
+    columns["entries"] = [len(some) for some in alike.values()]
+    columns["cost_nano_usd"] = [sum(entry.cost_nano_usd for entry in some) for some in alike.values()]
+    await connection.execute(_ADD, columns)
+
+
+def _place_of(entry: LedgerEntry) -> tuple[object, ...]:
+    """Which row of the projection counts it. Numbers are told apart in a fifth of the time that UUIDs take."""
+    project, key, user = entry.project_id, entry.api_key_id, entry.user_id
+    return (
+        hour_number(entry.id), entry.org_id.int, project and project.int, key and key.int, user and user.int, entry.model
+    )  # fmt: skip
 
 
 async def sum_usage(

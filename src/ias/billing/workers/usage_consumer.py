@@ -78,7 +78,7 @@ class UsageConsumer:
             "booked",
             new=booked.new,
             known=booked.known,
-            request_ids=[checked.record.request_id for checked in batch.records],
+            request_ids=[record.request_id for record in batch.records],
         )
         refusals = batch.refusals + booked.refusals
         if refusals:
