@@ -2,7 +2,8 @@
 
 What is promised: every request that the engine served is booked, once. Where the gateway lived to see the end, the entry says what
 the engine sent, to the token; of a stream that its client left, what had reached the gateway by then. Where there was no such
-count, the entry is marked as estimated: the reservation of a gateway that died is no less than what was served.
+count, the entry is marked as estimated: the reservation of a gateway that died is no less than what was served; of a stream that
+it had noted on disk, what was passed on by then is booked, which is no more.
 """
 
 import json
@@ -16,6 +17,7 @@ import asyncpg
 
 from ias.contracts.ids import REQUEST_ID_PREFIX
 from ias.contracts.money import cost_nano_usd
+from ias.gateway.stream_progress import WHY
 from tests.proofs.load import Answered
 
 Counts = tuple[int, int, int]
@@ -40,6 +42,13 @@ class Entry:
     cost_nano_usd: int
     estimated: bool
     rating: str
+    why: str | None
+    """What the gateway's decision says of how it was counted."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is what a stream had passed on whose gateway died."""
+        return self.why == WHY
 
 
 @dataclass
@@ -51,6 +60,8 @@ class Findings:
     left: int = 0
     """Streams that their clients left: booked at what the gateway had seen."""
     estimated: int = 0
+    interrupted: int = 0
+    """Of these: streams whose gateway died, booked at what it had passed on when it last noted that."""
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -86,7 +97,15 @@ async def read_ledger(dsn: str) -> list[Entry]:
 
 def _entry(row: Mapping[str, Any]) -> Entry:
     counts = row["input_tokens"], row["cached_input_tokens"], row["output_tokens"]
-    return Entry(row["request_id"], str(row["org_id"]), counts, row["cost_nano_usd"], row["estimated"], row["rating"])
+    return Entry(
+        row["request_id"],
+        str(row["org_id"]),
+        counts,
+        row["cost_nano_usd"],
+        row["estimated"],
+        row["rating"],
+        json.loads(row["decision"]).get("why"),
+    )
 
 
 @dataclass(frozen=True)
@@ -140,8 +159,11 @@ def _compare_one(findings: Findings, served: Served, booked: list[Entry], told: 
     [*more, entry] = real
     if more or cost != rates.cost(entry.counts):
         findings.doubled.append(f"{request_id}: {booked}")
+    elif entry.is_interrupted and not 0 < entry.counts[2] <= served.counts[2]:
+        findings.wrong.append(f"{request_id}: served {served}, booked {entry} of an interrupted stream")
     elif entry.estimated:
         findings.estimated += 1
+        findings.interrupted += entry.is_interrupted
     elif entry.counts == served.counts:
         findings.exact += 1
     elif served.is_complete and (told is None or told.is_whole):

@@ -61,6 +61,7 @@ class Report:
             f"requests {sum(self.outcomes.values()):,}, of which the engine served {found.served:,}",
             f"kills {sum(self.kills.values())}: " + ", ".join(f"{name} {n}" for name, n in self.kills.most_common()),
             f"booked to the token {found.exact:,}, left by their clients {found.left:,}, estimated {found.estimated:,}",
+            f"of the estimated, streams booked at what their gateway had noted {found.interrupted:,}",
             f"lost {len(found.lost)}, doubled {len(found.doubled)}, wrong {len(found.wrong)}",
             f"overspent {self.overspent_nano_usd} nano-USD, counters that differ {len(self.counters_differ)}",
         ]
@@ -196,7 +197,8 @@ async def _recover(platform: Platform, answered: Mapping[str, Answered]) -> Find
         return compare(read_engine_log(platform.engine.log), entries, answered, RATES)
 
     async def nothing_is_in_doubt() -> bool:
-        if list(platform.gateway.directory.glob("spool/*/*.jsonl")):
+        spool = platform.gateway.directory / "spool"
+        if [*spool.glob("*/*.jsonl"), *spool.glob("*/progress")]:
             return False
         return await _expire_reservations(platform) == 0 and not (await read_books()).lost
 

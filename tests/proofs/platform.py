@@ -209,6 +209,7 @@ async def run_platform(
             "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
             "IAS_GATEWAY_ACCESS_LOG": "false",
             "IAS_GATEWAY_PUBLISH_INTERVAL_S": "0.1",
+            "IAS_GATEWAY_STREAM_PROGRESS_S": "0.2",
             **settings,
         }
 

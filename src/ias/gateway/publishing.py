@@ -4,12 +4,23 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 
-from ias.contracts.events import USAGE_RECORDED, USAGE_TOPIC
-from ias.gateway.spool import SEGMENT_BYTES_MAX, Spool, adopt_directories, measure_bytes, read_batches
+from ias.contracts.events import USAGE_RECORDED, USAGE_TOPIC, UsageRecord
+from ias.gateway.spool import (
+    BATCH_RECORDS_MAX,
+    SEGMENT_BYTES_MAX,
+    Spool,
+    SpoolDirectory,
+    adopt_directories,
+    measure_bytes,
+    read_batches,
+)
+from ias.gateway.stream_progress import StreamProgress, find_interrupted, forget_interrupted
 from ias.kit.bus import Publisher
 
 _BACKOFF_FIRST_S = 0.5
@@ -22,10 +33,21 @@ log = structlog.get_logger("ias.gateway.publishing")
 class SpoolPublisher:
     """Publishes what is spooled, for as long as the worker runs. The bus may be away for as long as the disk lasts."""
 
-    def __init__(self, spool: Spool, publisher: Publisher, *, interval_s: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        publisher: Publisher,
+        *,
+        interval_s: float,
+        progress: StreamProgress | None = None,
+        settle: Callable[[UsageRecord], None] | None = None,
+    ) -> None:
+        """`progress` is the worker's own; `settle` is told what streams of dead workers had used, once the bus has it."""
         self._spool = spool
         self._publisher = publisher
         self._interval_s = interval_s
+        self._progress = progress
+        self._settle = settle
         self._task: asyncio.Task[None] | None = None
         self._adopt_after = 0.0
         self.failures = 0
@@ -67,6 +89,8 @@ class SpoolPublisher:
         self._spool.bytes = measure_bytes(self._spool.root)
         if self._spool.segment_bytes and not self._spool.list_closed():
             await self._spool.close_segment()
+        if self._progress is not None:
+            self._progress.forget_ended()
         for segment in self._spool.list_closed():
             await self._publish_segment(segment, is_own=True)
         now = time.monotonic()
@@ -78,6 +102,7 @@ class SpoolPublisher:
         directories = adopt_directories(self._spool.root)
         try:
             for directory in directories:
+                await self._publish_interrupted(directory)
                 for segment in directory.list_segments():
                     log.info("spool_adopted", segment=str(segment))
                     await self._publish_segment(segment, is_own=False)
@@ -85,14 +110,30 @@ class SpoolPublisher:
             for directory in directories:
                 directory.remove()
 
+    async def _publish_interrupted(self, directory: SpoolDirectory) -> None:
+        """What streams had passed on whose worker was killed."""
+        records = await asyncio.to_thread(find_interrupted, directory)
+        for start in range(0, len(records), BATCH_RECORDS_MAX):
+            some = records[start : start + BATCH_RECORDS_MAX]
+            await self._publish(
+                [msgspec.json.encode(record) for record in some], f"{directory.path.name}-progress-{start}"
+            )
+            log.info("interrupted_streams_recovered", request_ids=[record.request_id for record in some])
+            for record in some:
+                if self._settle is not None:
+                    self._settle(record)
+        forget_interrupted(directory)
+
     async def _publish_segment(self, segment: Path, *, is_own: bool) -> None:
         for number, (records, corrupt) in enumerate(read_batches(segment, is_own=is_own)):
             if corrupt:
                 self._spool.corrupt_lines += corrupt
                 log.warning("spool_lines_corrupt", segment=str(segment), lines=corrupt)
             if records:
-                body = b'{"schema":"%b","records":[%b]}' % (USAGE_RECORDED.encode(), b",".join(records))
-                message_id = f"{segment.parent.name}-{segment.stem}-{number}"
-                await self._publisher.publish(USAGE_TOPIC, body, message_id=message_id)
-                self._spool.published += len(records)
+                await self._publish(records, f"{segment.parent.name}-{segment.stem}-{number}")
         self._spool.discard(segment)
+
+    async def _publish(self, records: list[bytes], message_id: str) -> None:
+        body = b'{"schema":"%b","records":[%b]}' % (USAGE_RECORDED.encode(), b",".join(records))
+        await self._publisher.publish(USAGE_TOPIC, body, message_id=message_id)
+        self._spool.published += len(records)

@@ -10,7 +10,7 @@ from ias.gateway.record_lines import RecordLines, Timing
 
 def record(exchange: Exchange, gateway: Gateway) -> Progress:
     """Write down what happened. Only requests that a backend served are usage."""
-    timing = _time(exchange, gateway)
+    timing = find_timing(exchange, gateway)
     gateway.metrics.observe(exchange, timing)
     access_log = gateway.access_log
     if not exchange.was_served or exchange.usage is None:
@@ -25,7 +25,8 @@ def record(exchange: Exchange, gateway: Gateway) -> Progress:
     return NEXT
 
 
-def _time(exchange: Exchange, gateway: Gateway) -> Timing:
+def find_timing(exchange: Exchange, gateway: Gateway) -> Timing:
+    """How long it took until now, and to its first byte."""
     started, first_byte_at = exchange.started, exchange.first_byte_at
     ttft_s: float | None
     ttft_ms: str | None

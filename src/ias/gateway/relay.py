@@ -31,6 +31,7 @@ from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
+from ias.gateway.usage import TokenCounts
 
 _ERROR_BYTES_MAX = 1_048_576
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -465,20 +466,26 @@ class Relay:
         self._exchange.resume()
 
     def _take_stream_usage(self) -> None:
-        """The engine's count, or an estimate where it gave none."""
+        counts = self.count_so_far()
+        if counts is not None:
+            self._exchange.usage = counts
+
+    def count_so_far(self) -> TokenCounts | None:
+        """What a stream has passed on: the engine's count, or an estimate where it gave none."""
         stream = self._stream
         if stream is None or not self._exchange.was_served:
-            return
+            return None
         if stream.usage is not None:
-            self._exchange.usage = stream.usage
-        elif stream.first_event:
-            self._exchange.usage = estimate_stream(
-                self._exchange,
-                events=stream.events,
-                first=stream.first_event,
-                last=stream.last_events,
-                ended=stream.done and not stream.failed,
-            )
+            return stream.usage
+        if not stream.first_event:
+            return None
+        return estimate_stream(
+            self._exchange,
+            events=stream.events,
+            first=stream.first_event,
+            last=stream.last_events,
+            ended=stream.done and not stream.failed,
+        )
 
     def abort(self, cut: Cut) -> None:
         """Stop the backend at once; what it has made so far counts. For `draining` the client is told."""

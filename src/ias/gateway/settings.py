@@ -106,6 +106,12 @@ class GatewaySettings(BusSettings, ProcessSettings):
     gateway_spool_fsync: Literal["never", "segment", "always"] = Field(
         "segment", description="When records are forced to disk: never, with each segment (1 s), or with each write."
     )
+    gateway_stream_progress_s: float = Field(
+        5.0,
+        ge=0,
+        description="How often it is noted on disk how far streams have come that take longer than this, for a worker that is"
+        " killed; 0 never.",
+    )
     gateway_publish_interval_s: float = Field(1.0, gt=0, description="Longest time a record waits to be published.")
 
     gateway_access_log: bool = Field(True, description="Write one JSON line per request to standard output.")

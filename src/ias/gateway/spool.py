@@ -20,11 +20,13 @@ import msgspec
 import structlog
 
 SEGMENT_BYTES_MAX = 16_777_216
-_BATCH_RECORDS_MAX = 500
+BATCH_RECORDS_MAX = 500
 _BATCH_BYTES_MAX = 1_048_576
 _UNWRITTEN_BYTES_MAX = 16_777_216
 _LOCK_NAME = "lock"
 _SUFFIX = ".jsonl"
+PROGRESS_NAME, PROGRESS_UNFINISHED_NAME = "progress", "progress.unfinished"
+"""What `stream_progress` keeps beside the segments, and what that is made of."""
 
 log = structlog.get_logger("ias.gateway.spool")
 
@@ -67,10 +69,11 @@ class SpoolDirectory:
         return sorted(self.path.glob(f"*{_SUFFIX}"))
 
     def remove(self) -> None:
-        """Give the directory up; it disappears when no segment is left in it."""
-        if not self.list_segments():
+        """Give the directory up; it disappears when nothing is left in it that is still to be published."""
+        if not self.list_segments() and not (self.path / PROGRESS_NAME).exists():
             with contextlib.suppress(OSError):
-                (self.path / _LOCK_NAME).unlink()
+                for name in (PROGRESS_UNFINISHED_NAME, _LOCK_NAME):
+                    (self.path / name).unlink(missing_ok=True)
                 self.path.rmdir()
         os.close(self._lock_fd)
 
@@ -196,8 +199,8 @@ def read_batches(segment: Path, *, is_own: bool = False) -> Iterator[tuple[list[
     """
     with segment.open("rb") as file:
         while lines := file.readlines(_BATCH_BYTES_MAX):
-            for start in range(0, len(lines), _BATCH_RECORDS_MAX):
-                some = lines[start : start + _BATCH_RECORDS_MAX]
+            for start in range(0, len(lines), BATCH_RECORDS_MAX):
+                some = lines[start : start + BATCH_RECORDS_MAX]
                 batch = [line[:-1] for line in some if (is_own and line.endswith(b"}\n")) or _is_record(line)]
                 yield batch, len(some) - len(batch)
 

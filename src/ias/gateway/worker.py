@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from ias.contracts import redis_keys
+from ias.contracts.events import UsageRecord
 from ias.contracts.routes import CREDENTIAL_PURPOSE
 from ias.gateway.access_log import AccessLog
 from ias.gateway.clock import Clock
@@ -42,6 +43,7 @@ from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.stream_comments import CommentingConnection
+from ias.gateway.stream_progress import StreamProgress
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
 from ias.gateway.waking import Waking
@@ -75,10 +77,13 @@ class Worker:
         self.connections: set[ServerConnection] = set()
         self.gateway = self._build(slot)
         self.pipeline = Pipeline(self.gateway)
+        self.progress = StreamProgress(self.gateway.spool, interval_s=settings.gateway_stream_progress_s)
         self.publisher = SpoolPublisher(
             self.gateway.spool,
             publisher if publisher is not None else open_publisher(settings.bus_url.get_secret_value()),
             interval_s=settings.gateway_publish_interval_s,
+            progress=self.progress,
+            settle=self._settle_interrupted,
         )
         self._connection_class = CommentingConnection if settings.gateway_stream_comment_s else ServerConnection
         self._server: asyncio.Server | None = None
@@ -176,6 +181,11 @@ class Worker:
     def _tell_what_may_be_lost(self) -> None:
         restore_reservations(self.gateway, [c.exchange for c in self.connections if c.exchange is not None])
         tell_unpublished(self.gateway)
+
+    def _settle_interrupted(self, record: UsageRecord) -> None:
+        """Of another worker, which was killed: what its stream had reserved need not wait for its deadline."""
+        tokens = record.input_tokens + record.output_tokens
+        self.gateway.settlements.settle(record.org_id, record.request_id, record.cost_nano_usd, tokens)
 
     def _redis_ready(self) -> None:
         self._tell_what_may_be_lost()
@@ -281,7 +291,7 @@ class Worker:
         nobody else is to blame.
         """
         loop = asyncio.get_running_loop()
-        save_at = 0.0
+        save_at = note_at = 0.0
         before = now = loop.time()
         while True:
             await asyncio.sleep(_TICK_S)
@@ -298,6 +308,9 @@ class Worker:
                 for connection in self.connections:
                     if isinstance(connection, CommentingConnection):
                         connection.comment_if_quiet(now)
+            if now >= note_at and self.progress.interval_s:
+                note_at = now + self.progress.interval_s
+                self.progress.note((c.exchange for c in self.connections if c.exchange is not None), self.gateway)
             if now >= save_at:
                 save_at = now + _SAVE_METRICS_S
                 self.gateway.metrics.save()
