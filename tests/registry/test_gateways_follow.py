@@ -254,3 +254,26 @@ async def test_gateways_keep_the_last_routes_when_redis_lost_them_and_no_registr
                     await asyncio.sleep(0.02)
                 await create_backend(registry, model["id"])
                 await until(lambda: snapshots.routes is not None and len(snapshots.routes.models["tiny"].backends) == 2)
+
+
+@pytest.mark.slow
+async def test_replicas_that_all_sleep_are_woken_by_one_call_however_many_ask(
+    world: World, redis_url: str, tmp_path: Path
+) -> None:
+    pushed = world.gateway.pushed
+    async with run_gateway(redis_url, tmp_path / "second", pushed) as second:
+        await second.until_ready()
+        for replica in world.replicas:
+            await replica.ask("POST", "/sleep?level=1")
+        gateways = [world.gateway, second]
+        for gateway in gateways:
+            await until(lambda g=gateway: _is_cold(g, world.model_id), timeout_s=30)  # type: ignore[misc]
+        body = chat(model="tiny", max_tokens=2)
+        asked = [ask(gateway.port, body, key=pushed.key) for gateway in gateways for _ in range(10)]
+        assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+        assert sum(gateway.worker.gateway.routers.wakes for gateway in gateways) == 1
+
+
+def _is_cold(gateway: RunningGateway, model_id: str) -> bool:
+    desk = gateway.worker.gateway.routers._desks.get(model_id)
+    return desk is not None and len(desk.router.survey.cold) == 2
