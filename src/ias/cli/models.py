@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from ias.cli.desired_models import DesiredModels, read_models
 from ias.cli.failures import CommandError
 from ias.cli.management_api import ManagementApi, management_options
 
@@ -129,6 +131,25 @@ def route(name: str, *, dry_run: bool, url: str, token_file: IO[str] | None, **f
         click.echo(json.dumps(policy, indent=2))
         return
     tell(policy, api.patch(path, changed, dry_run=dry_run), dry_run=dry_run)
+
+
+@models.command("apply")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prune", is_flag=True, help="Take away backends and adapters of FILE's models that it does not name.")
+@_dry_run
+@_connected
+def apply_models(file: Path, *, prune: bool, dry_run: bool, url: str, token_file: IO[str] | None) -> None:
+    """Bring models, routes and backends to what FILE (YAML or JSON) says; what it does not speak of stays.
+
+    FILE holds `models`: a list of name and the fields of a model, with `route_policy` (its fields) and `backends`: a list of url
+    and the fields of a backend, with `adapters` (`adapter: model`).
+    """
+    desired = read_models(file)
+    changes = 0
+    for line in DesiredModels(ManagementApi(url, token_file), dry_run=dry_run, prune=prune).apply(desired):
+        click.echo(line)
+        changes += 1
+    click.echo(f"{changes} changes{', none of them made' if dry_run and changes else ''}", err=True)
 
 
 def find_model(api: ManagementApi, name: str) -> dict[str, Any]:
