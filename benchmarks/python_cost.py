@@ -36,7 +36,7 @@ from ias.gateway.snapshots import Principal, _Remembered
 from ias.gateway.upstream import UpstreamConnection
 from ias.gateway.worker import Worker
 
-_BATCH = 200
+_BATCH = 25
 _METRICS: tuple[Metric, ...] = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 
@@ -212,7 +212,7 @@ def main() -> None:
         )
     print(f"{cost:.1f} us a request")
     if profile is not None:
-        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(140)
 
 
 if __name__ == "__main__":

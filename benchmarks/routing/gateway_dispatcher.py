@@ -8,11 +8,11 @@ from ias.contracts.backend_states import BackendState
 from ias.contracts.routes import Backend, ModelRoute, RoutePolicy, Strategy
 from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.engine.simulation.dispatch import Decision, Outcome, Refuse, ReplicaView, Request, Send
-from ias.gateway.routing.asks import Ask
-from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
+from ias.gateway.routing.asks import OUTPUT_WEIGHT, Ask
+from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.given_work import ORGS_TOLD_MAX, add_windows, window_of, windows_at
 from ias.gateway.routing.loads import Place
-from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
+from ias.gateway.routing.model_router import ModelRouter, Verdict
 from ias.gateway.routing.prefixes import CUTS
 
 ATTEMPTS_MAX = 3
@@ -123,7 +123,7 @@ class GatewayDispatcher:
 
     def _send(self, router: ModelRouter, ask: Ask, request: Request, place: Place, now_s: float) -> Decision:
         self._places[request.number] = place
-        router.queue.charge(ask.org_id, expect_work(ask), now_s, ask.weight)
+        router.queue.charge(ask.org_id, ask.work, now_s, ask.weight)
         return Send(request, int(place.load.backend_id))
 
     def _refuse(self, request: Request) -> Decision:
@@ -150,7 +150,7 @@ class GatewayDispatcher:
             router.learn(ask, cached_tokens=outcome.cached_tokens, output_tokens=outcome.output_tokens)
             place.load.succeed()
             used = request.prompt.tokens - outcome.cached_tokens + OUTPUT_WEIGHT * outcome.output_tokens
-        router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
+        router.queue.settle(ask.org_id, charged=ask.work, used=used)
         if outcome.status == "ok" or outcome.had_first_token:
             del self._asks[request.number]
         else:

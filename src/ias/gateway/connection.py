@@ -403,14 +403,14 @@ class ServerConnection:
         else:
             self._held_answer = parts
 
-    def begin_stream(self, status: int, headers: bytes) -> None:
+    def begin_stream(self, status: int, headers: bytes, first: bytes) -> None:
         """See Client."""
         request = self._request
         if request is None:
             return
         self._is_streaming = True
         self._decide_closing(request)
-        self._transport.write(
+        head = (
             b"%bcontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
             b"%b%b%b\r\n"
             % (
@@ -420,6 +420,10 @@ class ServerConnection:
                 b"" if request.is_http10 else b"transfer-encoding: chunked\r\n",
             )
         )
+        if first:
+            self.stream(head + first)
+        else:
+            self._transport.write(head)
 
     def stream(self, data: bytes) -> None:
         """See Client."""

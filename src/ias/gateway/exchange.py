@@ -93,8 +93,8 @@ class Client(Protocol):
     ) -> None:
         """Send a whole answer."""
 
-    def begin_stream(self, status: int, headers: bytes) -> None:
-        """Send the head of a streamed answer."""
+    def begin_stream(self, status: int, headers: bytes, first: bytes) -> None:
+        """Send the head of a streamed answer, with its first bytes if there are any yet: each write is a system call."""
 
     def stream(self, data: bytes) -> None:
         """Send bytes of a streamed answer, chunk framing included where `streams_chunked`."""

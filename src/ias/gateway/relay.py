@@ -27,7 +27,6 @@ from ias.gateway.normalise import refusal_of
 from ias.gateway.read_usage import NoJsonObjectError, read_answer_usage
 from ias.gateway.route import make_ask, note_wait, take_place
 from ias.gateway.routers import backend_lines
-from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
@@ -227,15 +226,15 @@ class Relay:
             self._has_begun = exchange.was_served = True
             if exchange.place is not None and exchange.desk is not None:
                 self._gateway.routers.begin(exchange.desk, exchange.place)
-            if self._has_opened:
-                exchange.first_byte_at = perf_counter()
-            else:
-                self._open_stream()
+            if not self._has_opened:
+                self._open_stream(output)
+                return
+            exchange.first_byte_at = perf_counter()
         exchange.client.stream(output)
 
-    def _open_stream(self) -> None:
+    def _open_stream(self, first: bytes) -> None:
         self._exchange.status = 200
-        self._exchange.client.begin_stream(200, self._exchange.answer_headers())
+        self._exchange.client.begin_stream(200, self._exchange.answer_headers(), first)
 
     def waits_for_event(self) -> bool:
         """Whether a comment may be sent now; the head goes out first where no event has come yet.
@@ -247,7 +246,7 @@ class Relay:
             return False
         if not self._has_begun and not self._has_opened:
             self._has_opened = True
-            self._open_stream()
+            self._open_stream(b"")
         return True
 
     def _finish_body(self) -> None:
@@ -409,21 +408,24 @@ class Relay:
             self._gateway.routers.release(desk, ask, exchange.place)
         if len(ask.tried) >= self._policy.attempts_max:
             raise refusal
+        place = self._gateway.routers.acquire(desk, ask)
+        if place is not None:
+            self.placed(place)
+            return
         try:
-            found = self._gateway.routers.acquire(desk, ask, self)
+            exchange.waiting = self._gateway.routers.wait(desk, ask, self)
         except Refusal:
             raise refusal from None  # what went wrong first says more than that there is nobody else
-        if isinstance(found, Waiting):
-            exchange.waiting = found
-        else:
-            self.placed(*found)
 
-    def placed(self, backend: Backend, place: Place) -> None:
+    def placed(self, place: Place) -> None:
         """See Waiter: there is another backend to try."""
-        exchange = self._exchange
+        exchange, desk = self._exchange, self._exchange.desk
         note_wait(exchange, self._gateway)
         self._gateway.metrics.upstream_retries += 1
-        take_place(exchange, backend, place)
+        if desk is None:
+            raise AssertionError("a place is at a model's desk")
+        take_place(exchange, desk, place)
+        backend = desk.router.backends[place.load.backend_id]
         exchange.backend_lines = backend_lines(backend.id, len(exchange.ask.tried) + 1 if exchange.ask else 1)
         self._backend, self.backend_id = backend, backend.id
         self._pool = self._gateway.upstreams.pool(backend.url)

@@ -151,9 +151,9 @@ class _Recorder:
             _give_up(self._gateway, self._name)
         self._client.exchange_over()
 
-    def begin_stream(self, status: int, headers: bytes) -> None:
+    def begin_stream(self, status: int, headers: bytes, first: bytes) -> None:
         """See Client."""
-        self._client.begin_stream(status, headers)
+        self._client.begin_stream(status, headers, first)
 
     def stream(self, data: bytes) -> None:
         """See Client."""

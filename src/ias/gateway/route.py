@@ -5,17 +5,14 @@ where all that may serve it are full, or have to be woken first.
 """
 
 import time
-from zlib import crc32
 
 import msgspec
 
-from ias.contracts.routes import Backend
 from ias.gateway.context import Gateway
 from ias.gateway.errors import Refusal
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
 from ias.gateway.routers import Desk, hash_session
 from ias.gateway.routing.asks import PRIORITIES, Ask, Priority
-from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.prefixes import BYTES_PER_TOKEN, name_beginnings
 
@@ -29,35 +26,37 @@ def route(exchange: Exchange, gateway: Gateway) -> Progress:
         exchange.backend_lines = desk.lines[desk.only.id]
         return NEXT
     ask = exchange.ask = make_ask(exchange, desk)
-    found = gateway.routers.acquire(desk, ask, QueuedExchange(exchange, gateway))
-    if isinstance(found, Waiting):
-        exchange.waiting = found
+    place = gateway.routers.acquire(desk, ask)
+    if place is None:
+        exchange.waiting = gateway.routers.wait(desk, ask, QueuedExchange(exchange, desk, gateway))
         return WAIT
-    take_place(exchange, *found)
+    take_place(exchange, desk, place)
     return NEXT
 
 
-def take_place(exchange: Exchange, backend: Backend, place: Place) -> None:
-    """The request goes to this backend."""
-    exchange.backend, exchange.place, exchange.load = backend, place, place.load
-    if exchange.desk is not None:
-        exchange.backend_lines = exchange.desk.lines[backend.id]
+def take_place(exchange: Exchange, desk: Desk, place: Place) -> None:
+    """The request goes to this place's backend."""
+    load = place.load
+    exchange.place, exchange.load = place, load
+    exchange.backend = desk.router.backends[load.backend_id]
+    exchange.backend_lines = desk.lines[load.backend_id]
 
 
 class QueuedExchange:
     """A Waiter that has not been at any backend yet."""
 
-    __slots__ = ("_exchange", "_gateway")
+    __slots__ = ("_desk", "_exchange", "_gateway")
 
-    def __init__(self, exchange: Exchange, gateway: Gateway) -> None:
+    def __init__(self, exchange: Exchange, desk: Desk, gateway: Gateway) -> None:
         self._exchange = exchange
+        self._desk = desk
         self._gateway = gateway
 
-    def placed(self, backend: Backend, place: Place) -> None:
+    def placed(self, place: Place) -> None:
         """See Waiter."""
         exchange = self._exchange
         note_wait(exchange, self._gateway)
-        take_place(exchange, backend, place)
+        take_place(exchange, self._desk, place)
         exchange.resume()
 
     def turned_away(self, refusal: Refusal) -> None:
@@ -92,19 +91,19 @@ def make_ask(exchange: Exchange, desk: Desk) -> Ask:
     principal, body, policy = exchange.principal, exchange.request.body, desk.route.policy
     if principal is None:
         raise AssertionError("routing needs a caller")
-    org_id = principal.key.org_id
     limit = exchange.peek.max_tokens or exchange.peek.max_completion_tokens
     expected = int(desk.router.output_tokens)
     ask = Ask(
-        org_id,
+        principal.key.org_id,
         tokens=len(body) // BYTES_PER_TOKEN,
-        output_tokens=min(limit, expected) if isinstance(limit, int) else expected,
-        priority=find_priority(exchange),
+        output_tokens=limit if isinstance(limit, int) and limit < expected else expected,
         is_streamed=exchange.streamed,
         weight=principal.queue_weight,
     )
+    if b"x-ias-priority" in exchange.request.headers:
+        ask.priority = find_priority(exchange)
     if policy.strategy == "prefix":
-        ask.names = name_beginnings(memoryview(body)[_find_prompt(body) :], crc32(org_id.encode()))
+        ask.names = name_beginnings(body, principal.prompt_salt, _find_prompt(body))
     if policy.is_sticky or policy.canary_percent:
         ask.session = find_session(exchange)
     return ask

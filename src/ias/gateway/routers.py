@@ -20,11 +20,11 @@ from ias.gateway.clock import Clock
 from ias.gateway.errors import Refusal, queue_full, unavailable
 from ias.gateway.given_work import exchange_given_work
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
-from ias.gateway.routing.asks import Ask
+from ias.gateway.routing.asks import OUTPUT_WEIGHT, Ask
 from ias.gateway.routing.candidates import fresh_states
-from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, Waiting
+from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Load, Place
-from ias.gateway.routing.model_router import ModelRouter, Verdict, expect_work
+from ias.gateway.routing.model_router import ModelRouter, Verdict
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.usage import TokenCounts
@@ -39,7 +39,7 @@ _AWAKE_BELIEVED_S = 30.0
 class Waiter(Protocol):
     """Who waits for a place. Told exactly once, unless it leaves."""
 
-    def placed(self, backend: Backend, place: Place) -> None:
+    def placed(self, place: Place) -> None:
         """It may send its request."""
 
     def turned_away(self, refusal: Refusal) -> None:
@@ -101,22 +101,30 @@ class Routers:
             desk = self._open(route)
         return desk
 
-    def acquire(self, desk: Desk, ask: Ask, waiter: Waiter) -> tuple[Backend, Place] | Waiting:
-        """A place at a backend, now or when it is this request's turn.
+    def acquire(self, desk: Desk, ask: Ask) -> Place | None:
+        """A place at a backend, now; None: it may `wait` for one."""
+        router, now = desk.router, self._clock.monotonic
+        if now >= router.survey.valid_until:
+            self._look(desk)
+        if router.queue.length:
+            return None
+        found = router.ask(ask)
+        if not isinstance(found, Place):
+            return None
+        router.queue.charge(ask.org_id, ask.work, now, ask.weight)
+        return found
+
+    def wait(self, desk: Desk, ask: Ask, waiter: Waiter) -> Waiting:
+        """A place in the queue; the waiter is told when it is this request's turn.
 
         Raises:
             Refusal: nobody can serve it, or too many wait.
         """
-        router, now = desk.router, self._clock.monotonic
-        if now >= router.survey.valid_until:
-            self._look(desk)
-        found = router.outlook(ask) if router.queue.length else router.ask(ask)
-        if isinstance(found, Place):
-            router.queue.charge(ask.org_id, expect_work(ask), now, ask.weight)
-            return router.backends[found.load.backend_id], found
-        if found is Verdict.NONE:
+        router = desk.router
+        outlook = router.outlook(ask)
+        if outlook is Verdict.NONE:
             raise unavailable(f"No server for the model `{router.route.name}` is available.", "no_backend_available")
-        if found is Verdict.COLD:
+        if outlook is Verdict.COLD:
             self._wake_one(desk)
         waiting = Waiting(ask, waiter, time.monotonic())
         leaves = router.queue.push(waiting)
@@ -139,7 +147,7 @@ class Routers:
             if usage is not None:
                 used = usage.input_tokens - usage.cached_input_tokens + OUTPUT_WEIGHT * usage.output_tokens
                 router.learn(ask, cached_tokens=usage.cached_input_tokens, output_tokens=usage.output_tokens)
-            router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
+            router.queue.settle(ask.org_id, charged=ask.work, used=used)
             if router.queue.length:
                 self._serve_soon(desk)
 
@@ -165,8 +173,8 @@ class Routers:
         router, now = desk.router, self._clock.monotonic
         for waiting, place in router.next_placed(now):
             ask = waiting.ask
-            router.queue.charge(ask.org_id, expect_work(ask), now, ask.weight)
-            waiting.for_whom.placed(router.backends[place.load.backend_id], place)
+            router.queue.charge(ask.org_id, ask.work, now, ask.weight)
+            waiting.for_whom.placed(place)
 
     # -------------------------------------------------------------- what is known of backends
 

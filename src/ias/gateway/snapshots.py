@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
+from zlib import crc32
 
 import msgspec
 import structlog
@@ -41,6 +42,8 @@ class Principal:
         self.key = key
         self.org = org
         self.project = project
+        self.prompt_salt = crc32(key.org_id.encode())
+        """What names of prompts' beginnings start from."""
         self.models = _intersect(key.models, project.models, org.models)
         """Public names the caller may use; None is all."""
         self.networks = tuple(

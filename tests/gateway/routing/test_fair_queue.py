@@ -1,7 +1,6 @@
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import FairQueue, Waiting
 from ias.gateway.routing.loads import Place
-from ias.gateway.routing.model_router import expect_work
 from tests.gateway.routing.world import backend, place, prompt, ready, router
 
 
@@ -12,7 +11,7 @@ def waiting(org: str, *, since: float = 0.0, **more) -> Waiting:
 def serve(queue: FairQueue) -> Waiting:
     first = next(queue.next())
     queue.remove(first)
-    queue.charge(first.ask.org_id, expect_work(first.ask), 0.0, first.ask.weight)
+    queue.charge(first.ask.org_id, first.ask.work, 0.0, first.ask.weight)
     return first
 
 
@@ -157,7 +156,7 @@ def test_a_newcomer_begins_at_as_many_backends_as_its_weight_gives_it() -> None:
             ask = prompt(f"{org} {n} " * 100, org, weight=weight)
             found = made.ask(ask)
             if isinstance(found, Place):
-                made.queue.charge(org, expect_work(ask), 0.0, weight)
+                made.queue.charge(org, ask.work, 0.0, weight)
                 places.append(found)
         return places
 

@@ -10,7 +10,6 @@ from ias.contracts.backend_states import BackendState
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import Waiting
 from ias.gateway.routing.loads import Place
-from ias.gateway.routing.model_router import expect_work
 from tests.gateway.routing.world import backend, prompt, router
 
 STRATEGIES = ("prefix", "least_tokens", "weighted", "priority")
@@ -27,7 +26,7 @@ class Requests(RuleBasedStateMachine):
         self.now = 0.0
 
     def take(self, ask: Ask, place: Place) -> None:
-        self.router.queue.charge(ask.org_id, expect_work(ask), self.now)
+        self.router.queue.charge(ask.org_id, ask.work, self.now)
         self.held.append((ask, place))
 
     def serve(self) -> None:
@@ -61,7 +60,7 @@ class Requests(RuleBasedStateMachine):
         self.held = [pair for pair in self.held if pair[1] is not place]
         assert place.release()
         self.over.append(place)
-        self.router.queue.settle(ask.org_id, charged=expect_work(ask), used=used)
+        self.router.queue.settle(ask.org_id, charged=ask.work, used=used)
         if fails:
             place.load.fail(self.now)
         self.serve()
@@ -109,7 +108,7 @@ class Requests(RuleBasedStateMachine):
         random.shuffle(self.held)
         for ask, place in self.held:
             place.release()
-            self.router.queue.settle(ask.org_id, charged=expect_work(ask), used=0)
+            self.router.queue.settle(ask.org_id, charged=ask.work, used=0)
         for load in self.router.loads.values():
             assert (load.requests, load.tokens, load.pending_tokens) == (0, 0, 0)
         assert not any(org.in_flight or org.unsettled for org in self.router.queue._orgs.values())

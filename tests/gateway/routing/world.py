@@ -2,6 +2,7 @@
 
 import random
 from typing import Any
+from zlib import crc32
 
 from ias.contracts.backend_states import BackendState
 from ias.contracts.routes import Backend, ModelRoute, RoutePolicy
@@ -33,7 +34,7 @@ def ready(**more: Any) -> BackendState:
 
 def prompt(text: str, org: str = "org", **more: Any) -> Ask:
     body = text.encode()
-    return Ask(org, tokens=len(body) // 4, names=name_beginnings(body, hash(org) & 0xFFFF), **more)
+    return Ask(org, tokens=len(body) // 4, names=name_beginnings(body, crc32(org.encode())), **more)
 
 
 def place(of: ModelRouter, ask: Ask) -> Place:

@@ -13,6 +13,9 @@ Priority = Literal["high", "normal", "low"]
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
+OUTPUT_WEIGHT = 2
+"""What a token of output is as work, a computed token of the prompt being 1; the choice of the paper that `fair_queue` names."""
+
 
 class Ask:
     """One request that wants a place."""
@@ -31,6 +34,7 @@ class Ask:
         "tokens",
         "tried",
         "weight",
+        "work",
     )
 
     def __init__(
@@ -50,6 +54,8 @@ class Ask:
         """Of its prompt, as far as is known: an estimate."""
         self.output_tokens = output_tokens
         """That it is expected to make."""
+        self.work = tokens + OUTPUT_WEIGHT * output_tokens
+        """What its org is charged for it, see `fair_queue`."""
         self.names = names
         """Of its prompt's beginnings, see `prefixes`."""
         self.session = session

@@ -108,11 +108,11 @@ def find_obstacle(backend: Backend, state: BackendState) -> str | None:
 def _make_candidate(backend: Backend, state: BackendState, load: Load, *, unix_s: float, sharers: int) -> Candidate:
     requests_max = _FOREVER
     if backend.concurrency_max is not None:
-        requests_max = max(1, backend.concurrency_max // sharers)
+        requests_max = float(max(1, backend.concurrency_max // sharers))
     if state.circuit == "half_open":
-        requests_max = 1
+        requests_max = 1.0
     if state.kv_cache_usage is not None and state.kv_cache_usage > _KV_CACHE_USAGE_MAX:
-        requests_max = 1
+        requests_max = 1.0
     return Candidate(
         load,
         weight=backend.weight * _ramp(state, unix_s),

@@ -15,8 +15,6 @@ from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.gateway.routing.asks import PRIORITIES, Ask
 from ias.gateway.routing.loads import Place
 
-OUTPUT_WEIGHT = 2
-"""What a token of output counts, a computed token of the prompt being 1; the same source's choice."""
 _KEPT_MAX = 10_000
 _LOOKED_AT_MAX = 16
 _MODEST = 0.8
@@ -96,14 +94,14 @@ class _Org:
 
     def recent(self, now_s: float) -> float:
         """What it was given lately, older work counting less."""
-        if now_s == self._recent_at:  # the clock ticks far less often than requests come
-            return self._recent
         return float(self._recent * 0.5 ** ((now_s - self._recent_at) / RECENT_S))
 
     def give(self, work: float, now_s: float) -> None:
         """Count work that it is given, as expected."""
-        self._recent = self.recent(now_s) + work
-        self._recent_at = now_s
+        if now_s != self._recent_at:  # the clock ticks far less often than requests come
+            self._recent = self.recent(now_s)
+            self._recent_at = now_s
+        self._recent += work
         counted = work / self.weight
         self.work += counted
         self.unsettled += counted
@@ -159,7 +157,7 @@ class FairQueue:
     def charge(self, org_id: str, work: float, now_s: float, weight: int = QUEUE_WEIGHT_USUAL) -> None:
         """The org, of that weight, is given a place for so much work."""
         org = self._orgs.get(org_id) or self._enter(org_id)
-        if not org.is_here and org.work < self._floor:
+        if org.work < self._floor and not org.is_here:
             org.work = self._floor
         if org.weight != weight:
             org.weigh(weight)

@@ -69,7 +69,7 @@ class Place:
 
     __slots__ = ("_is_held", "_pending", "_tokens", "has_begun", "load")
 
-    def __init__(self, load: Load, *, tokens: int, pending: int) -> None:
+    def __init__(self, load: Load, tokens: int, pending: int) -> None:
         self.load = load
         self._tokens = tokens
         self._pending = pending

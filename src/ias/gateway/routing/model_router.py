@@ -16,7 +16,8 @@ from ias.contracts.backend_states import BackendState
 from ias.contracts.routes import Backend, ModelRoute
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.candidates import Survey, survey_backends
-from ias.gateway.routing.fair_queue import OUTPUT_WEIGHT, FairQueue, Share, Waiting
+from ias.gateway.routing.explanations import Layout
+from ias.gateway.routing.fair_queue import FairQueue, Share, Waiting
 from ias.gateway.routing.loads import Load, Place
 from ias.gateway.routing.prefixes import CUTS, PrefixTable
 from ias.gateway.routing.strategies import (
@@ -87,6 +88,7 @@ class ModelRouter:
         """Of an answer, by experience."""
         self.trust = _TRUST_FIRST
         """What part of a prompt that this worker has never seen is probably cached at the owner of its beginning, by experience."""
+        self._layout = Layout(Ask(""), ())
         self._is_even = True
         """Whether all that may be chosen weigh the same."""
         self._modest: frozenset[str] = frozenset()
@@ -133,17 +135,17 @@ class ModelRouter:
     def _find_place(self, ask: Ask, *, is_queued: bool) -> Place | Verdict:
         survey = self.survey
         ask.obstacles = survey.reasons
-        for tier in survey.tiers:
-            candidates = self._pick_group(ask, tier.stable, tier.canary)
+        for stable, canary in survey.tiers:
+            candidates = self._pick_group(ask, stable, canary) if canary or ask.tried else stable
             if candidates:
                 if self.queue.newcomers and self._has_its_part(ask):
                     return Verdict.BUSY
                 if self._kept and ask.org_id not in self._modest:
                     candidates = self._leave_free(candidates, is_queued=is_queued)
                 return self._place(ask, candidates)
-        candidates = _untried(survey.last_resort, ask)
+        candidates = _untried(survey.last_resort, ask)[:1]
         if candidates:
-            return self._place(ask, candidates[:1])
+            return self._place(ask, candidates)
         return Verdict.COLD if survey.cold else Verdict.NONE
 
     def outlook(self, ask: Ask) -> Verdict:
@@ -176,14 +178,10 @@ class ModelRouter:
 
     def explain(self, ask: Ask) -> str:
         """A JSON object of every backend: why it could not be chosen, or its burden, of which the least was chosen."""
-        obstacles = ask.obstacles
-        lines = [f"{c.json_name}{burden:.0f}" for c, burden in zip(ask.looked_at, ask.burdens, strict=True)]
-        if len(lines) + len(obstacles) < len(self.backends) or ask.tried:
-            told = {c.load.backend_id for c in ask.looked_at} | obstacles.keys()
-            lines += [f'"{name}":"not_considered"' for name in self.backends if name not in told]
-            lines += [f'"{name}":"failed"' for name in ask.tried if name not in told]
-        lines += [f'"{name}":"{reason}"' for name, reason in obstacles.items()]
-        return f"{{{','.join(lines)}}}"
+        layout = self._layout
+        if not layout.fits(ask):
+            layout = self._layout = Layout(ask, self.backends)
+        return layout.fill(ask)
 
     def _has_its_part(self, ask: Ask) -> bool:
         """Whether the org came a moment ago, and has not begun to be answered at as many backends as its weight gives it.
@@ -205,11 +203,35 @@ class ModelRouter:
         ]
 
     def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
+        policy = self.route.policy
+        if policy.strategy != "prefix" or (policy.is_sticky and ask.session is not None):
+            return self._place_by_load(ask, candidates)
+        if not candidates:
+            return Verdict.BUSY
+        names = ask.names
+        matched = self.table.match(names)
+        guess = None if matched or not names else Guess(self._ring.owner(names[:_OWNED][-1]), self.trust)
+        hidden = self._find_hidden(ask) if self._kept and self._sharers > 1 else None
+        chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
+        load = chosen.load
+        ask.is_guess = guess is not None and load.backend_id == guess.owner
+        if load.requests >= chosen.requests_max or load.pending_tokens >= self._pending_max:
+            if load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
+                return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
+            candidates = [c for c in candidates if self._has_room(c)]
+            if not candidates:
+                return Verdict.BUSY
+            load = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even).load
+        known = matched.get(load.cache, 0)
+        if names and (not known or known < CUTS[len(names) - 1]):
+            self.table.note(names, load.cache)
+        pending = ask.tokens - known if ask.is_streamed and ask.tokens > known else 0
+        return Place(load, ask.tokens + ask.output_tokens, pending)
+
+    def _place_by_load(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
+        """By the strategies that know nothing of caches."""
         ask.looked_at = ask.burdens = ()
         policy = self.route.policy
-        tokens = ask.tokens + ask.output_tokens
-        if policy.strategy == "prefix" and not (policy.is_sticky and ask.session is not None):
-            return self._place_by_prefix(ask, candidates, tokens)
         roomy = [c for c in candidates if self._has_room(c)]
         if not roomy:
             return Verdict.BUSY
@@ -221,28 +243,7 @@ class ModelRouter:
             chosen = choose_weighted(roomy, self._draw)
         else:
             chosen = choose_priority(roomy)
-        return Place(chosen.load, tokens=tokens, pending=ask.tokens if ask.is_streamed else 0)
-
-    def _place_by_prefix(self, ask: Ask, candidates: Sequence[Candidate], tokens: int) -> Place | Verdict:
-        if not candidates:
-            return Verdict.BUSY
-        names = ask.names
-        matched = self.table.match(names)
-        guess = Guess(self._ring.owner(names[:_OWNED][-1]), self.trust) if names and not matched else None
-        hidden = self._find_hidden(ask) if self._kept and self._sharers > 1 else None
-        chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
-        ask.is_guess = guess is not None and chosen.load.backend_id == guess.owner
-        if not self._has_room(chosen):
-            if chosen.load.cache in matched or (ask.is_guess and self.trust * ask.tokens > _WORTH_WAITING_TOKENS):
-                return Verdict.BUSY  # to wait for the warm one takes less than to begin from nothing
-            candidates = [c for c in candidates if self._has_room(c)]
-            if not candidates:
-                return Verdict.BUSY
-            chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
-        known = matched.get(chosen.load.cache, 0)
-        if names and (not known or known < CUTS[len(names) - 1]):
-            self.table.note(names, chosen.load.cache)
-        return Place(chosen.load, tokens=tokens, pending=max(ask.tokens - known, 0) if ask.is_streamed else 0)
+        return Place(chosen.load, ask.tokens + ask.output_tokens, ask.tokens if ask.is_streamed else 0)
 
     def _find_hidden(self, ask: Ask) -> Hidden | None:
         """While orgs take more than their part, others' prompts are wherever nothing is kept free."""
@@ -313,11 +314,6 @@ class ModelRouter:
                     break
             else:
                 return
-
-
-def expect_work(ask: Ask, cached_tokens: int = 0) -> float:
-    """What a request is charged for in the queue's terms."""
-    return max(ask.tokens - cached_tokens, 0) + OUTPUT_WEIGHT * ask.output_tokens
 
 
 def _untried(candidates: Sequence[Candidate], ask: Ask) -> Sequence[Candidate]:

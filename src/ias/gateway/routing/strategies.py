@@ -29,13 +29,12 @@ OWNER_TOKENS = 200
 class Candidate:
     """A backend that may be chosen."""
 
-    __slots__ = ("json_name", "load", "others_burden", "requests_max", "weight")
+    __slots__ = ("load", "others_burden", "requests_max", "weight")
 
     def __init__(
         self, load: Load, *, weight: float, requests_max: float = float("inf"), others_waiting: int = 0
     ) -> None:
         self.load = load
-        self.json_name = f'"{load.backend_id}":'
         self.weight = weight
         """Share of traffic: its configured weight, less while it ramps up."""
         self.requests_max = requests_max
@@ -120,13 +119,16 @@ def choose_prefix(
                 burdens[index] += hidden.tokens
     if not is_even:
         burdens = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
-    return _take_least(ask, candidates, burdens)
+    ask.looked_at, ask.burdens = candidates, burdens
+    return candidates[burdens.index(min(burdens))]
 
 
 def choose_least_tokens(ask: Ask, candidates: Sequence[Candidate]) -> Candidate:
     """The one with the fewest tokens in flight for its weight, this request's counted in."""
     tokens = ask.tokens + ask.output_tokens
-    return _take_least(ask, candidates, [(c.load.tokens + tokens) / c.weight for c in candidates])
+    burdens = [(c.load.tokens + tokens) / c.weight for c in candidates]
+    ask.looked_at, ask.burdens = candidates, burdens
+    return candidates[burdens.index(min(burdens))]
 
 
 def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Candidate:
@@ -137,8 +139,3 @@ def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Can
 def choose_priority(candidates: Sequence[Candidate]) -> Candidate:
     """The first in order of id."""
     return min(candidates, key=lambda candidate: candidate.load.backend_id)
-
-
-def _take_least(ask: Ask, candidates: Sequence[Candidate], burdens: Sequence[float]) -> Candidate:
-    ask.looked_at, ask.burdens = candidates, burdens
-    return candidates[burdens.index(min(burdens))]
