@@ -45,6 +45,22 @@ async def test_a_plan_is_made_applied_and_then_there_is_nothing_to_do(world: Wor
     assert shown.json() == applied
 
 
+async def test_a_rolling_budget_and_what_becomes_of_what_it_refuses_can_be_declared(world: World) -> None:
+    declared = world.document("last-week", "25", "rolling_7d")
+    assert (await world.apply(await world.plan(declared))).json()["status"] == "applied"
+    declared["spec"]["at_limit"] = "require_override"
+    changed = await world.plan(declared)
+    [step] = changed["steps"]
+    assert (step["action"], step["before"]["at_limit"], step["after"]["at_limit"]) == (
+        "update",
+        "block",
+        "require_override",
+    )
+    assert (await world.apply(changed)).json()["status"] == "applied"
+    assert await world.budgets() == [("org", "rolling_7d", "25.00", "hard")]
+    assert [step["action"] for step in (await world.plan(declared))["steps"]] == ["unchanged"]
+
+
 async def test_applying_again_does_nothing(world: World) -> None:
     plan = await world.plan(world.document("monthly", "25"))
     first = await world.apply(plan)

@@ -165,10 +165,10 @@ class Platform:
         body = {"model": MODEL, "input_usd_per_million": input_usd, "output_usd_per_million": output_usd}
         await self._create("prices", {**body, "cached_input_usd_per_million": cached})
 
-    async def create_budget(self, tenant: Tenant, *, limit_usd: str, mode: str) -> str:
-        """A budget of the tenant's org over all time; its id."""
+    async def create_budget(self, tenant: Tenant, *, limit_usd: str, mode: str, window: str = "total") -> str:
+        """A budget of the tenant's org; its id."""
         scope = {"kind": "org", "id": tenant.org_id}
-        body = {"org_id": tenant.org_id, "scope": scope, "window": "total", "limit_usd": limit_usd, "mode": mode}
+        body = {"org_id": tenant.org_id, "scope": scope, "window": window, "limit_usd": limit_usd, "mode": mode}
         return str((await self._create("budgets", body))["id"])
 
     async def _create(self, what: str, body: Mapping[str, Any]) -> Any:

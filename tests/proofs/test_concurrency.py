@@ -58,6 +58,12 @@ async def read_books(platform: Platform, answered: Mapping[str, Answered]) -> Fi
     return compare(read_engine_log(platform.engine.log), entries, answered, RATES)
 
 
+async def sum_parts(redis: Redis, tenant: Tenant, budget: str) -> int:
+    """What all parts of a rolling budget say was spent."""
+    parts = await redis.keys(redis_keys.budget_counter(tenant.org_id, budget, "*"))
+    return sum([int(await redis.hget(part, "settled") or 0) for part in parts])  # type: ignore[misc]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_five_hundred_at_once_spend_no_more_than_a_hard_budget_and_are_booked_to_the_token(
@@ -85,6 +91,7 @@ async def test_five_hundred_at_once_spend_no_more_than_a_hard_budget_and_are_boo
         hard_counter, soft_counter = counters = [
             redis_keys.budget_counter(tenant.org_id, budget, "total") for tenant, budget in budgets
         ]
+        rolling = await platform.create_budget(hard, limit_usd=limit_usd, mode="hard", window="rolling_24h")
         stop = asyncio.Event()
         watching = [asyncio.create_task(watch(redis, counter, stop)) for counter in counters]
         loads = [Load(platform.gateway.port, tenant.key) for tenant in (hard, soft)]
@@ -101,6 +108,7 @@ async def test_five_hundred_at_once_spend_no_more_than_a_hard_budget_and_are_boo
         for tenant, counter in ((hard, hard_counter), (soft, soft_counter)):
             assert int(await redis.hget(counter, "settled") or 0) == booked[tenant]  # type: ignore[misc]
             assert await redis.zcard(redis_keys.reservation_deadlines(tenant.org_id)) == 0
+        assert await sum_parts(redis, hard, rolling) == booked[hard]
         assert max(hard_most, booked[hard]) <= LIMIT
         assert loads[0].outcomes["429"] > 20, loads[0].outcomes
         assert LIMIT <= booked[soft] <= LIMIT + soft_in_flight
