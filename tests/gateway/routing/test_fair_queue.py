@@ -132,6 +132,8 @@ def test_what_is_known_of_orgs_is_bounded() -> None:
         queue.charge(f"org-{n}", 1.0, 0.0)
         queue.settle(f"org-{n}", charged=1, used=0)
     assert len(queue._orgs) <= 10_001
+    queue.share(1000.0)
+    assert not queue._near, "those who are away cost nothing"
 
 
 def test_what_others_gave_counts_for_who_is_modest_until_it_is_old() -> None:

@@ -141,6 +141,8 @@ class FairQueue:
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._orgs: dict[str, _Org] = {}
+        self._near: dict[str, _Org] = {}
+        """Those who are here, or were given something lately: all that is looked at again and again."""
         self._floor = 0.0
         self._weight_here = 0
         """Of all orgs that were given anything lately."""
@@ -170,6 +172,7 @@ class FairQueue:
 
     def _welcome(self, org_id: str, org: _Org, now_s: float) -> None:
         org.is_new = False
+        self._near[org_id] = org
         if self._weight_here:
             part = org.weight / (org.weight + self._weight_here)
             self.newcomers[org_id] = Newcomer(part, now_s + _NEW_S)
@@ -192,10 +195,12 @@ class FairQueue:
         for org_id, org in tuple(self._orgs.items()):
             if not org.is_here and org.work <= self._floor:
                 del self._orgs[org_id]
+                self._near.pop(org_id, None)
+        self._untold.clear()
 
     def _raise_floor(self) -> None:
         """To the least counter of those who are here, without what is only expected of theirs."""
-        here = [org.work - org.unsettled for org in self._orgs.values() if org.is_here]
+        here = [org.work - org.unsettled for org in self._near.values() if org.is_here]
         if here:
             self._floor = max(self._floor, min(here))
 
@@ -207,12 +212,15 @@ class FairQueue:
         org = self._orgs.get(ask.org_id) or self._enter(ask.org_id)
         if not org.is_here and org.work < self._floor:
             org.work = self._floor
+        if org.weight != ask.weight:
+            org.weigh(ask.weight)
+        self._near[ask.org_id] = org
         org.lines.setdefault(ask.priority, deque()).append(waiting)
         org.waiting += 1
         self.length += 1
         if self.length <= self._length_max:
             return None
-        longest = max(self._orgs.values(), key=lambda org: org.waiting)
+        longest = max(self._near.values(), key=lambda org: org.waiting)
         leaves = longest.last()
         if leaves is not None:
             self.remove(leaves)
@@ -231,7 +239,7 @@ class FairQueue:
         Not only the very first: it may be waiting for the backend that has its prompt cached, while another has room for the
         second.
         """
-        here = sorted((org for org in self._orgs.values() if org.waiting), key=lambda org: org.work)
+        here = sorted((org for org in self._near.values() if org.waiting), key=lambda org: org.work)
         self._raise_floor()
         for org in here:
             yield from org.next()
@@ -240,7 +248,7 @@ class FairQueue:
         """Take out those who have waited since then or longer."""
         late = [
             waiting
-            for org in self._orgs.values()
+            for org in self._near.values()
             if org.waiting
             for line in org.lines.values()
             for waiting in line
@@ -256,7 +264,7 @@ class FairQueue:
         self._see_newcomers_off(now_s)
         recent = self._find_recent(now_s)
         total = sum(recent.values())
-        weights = {name: self._orgs[name].weight if name in self._orgs else QUEUE_WEIGHT_USUAL for name in recent}
+        weights = {name: self._near[name].weight if name in self._near else QUEUE_WEIGHT_USUAL for name in recent}
         self._weight_here = sum(weights.values())
         part = _MODEST * total / self._weight_here if recent else 0.0
         modest = {name: work for name, work in recent.items() if work < part * weights[name]}
@@ -270,12 +278,13 @@ class FairQueue:
     def _find_recent(self, now_s: float) -> dict[str, float]:
         """What each org was given lately, here and by others; those are left out who were given nothing and are away."""
         recent = {}
-        for name, org in self._orgs.items():
+        for name, org in tuple(self._near.items()):
             work = org.recent(now_s)
             if work >= 1 or org.is_here:
                 recent[name] = work
             else:
                 org.is_new = True
+                del self._near[name]
         if now_s - self._heard_at < _HEARD_FRESH_S:
             faded = 0.5 ** ((now_s - self._heard_at) / RECENT_S)
             for name, heard in self._heard.items():
