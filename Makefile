@@ -54,6 +54,11 @@ bench-revocation: ## Measure how soon every gateway worker refuses a revoked key
 	@requirements/install.sh dev
 	$(BIN)/python benchmarks/revocation.py $(ARGS)
 
+.PHONY: bench-routes
+bench-routes: ## Measure how soon every gateway worker knows of a change of routes (ARGS: options of benchmarks/route_changes.py)
+	@requirements/install.sh dev
+	$(BIN)/python benchmarks/route_changes.py $(ARGS)
+
 .PHONY: compile
 compile: ## Compile the gateway's hot modules with mypyc (needs a C compiler; workers use the build from then on)
 	@requirements/install.sh dev

@@ -1,3 +1,5 @@
+import json
+
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import FairQueue, Waiting
 from ias.gateway.routing.loads import Place
@@ -183,6 +185,9 @@ def test_while_one_org_floods_a_backend_is_kept_free_for_those_who_take_less() -
         made.queue.push(Waiting(prompt(f"{n} " * 2000, "flood"), None, 4.0))
     made.look_at_shares(4.0)
     assert not made._kept, "nobody has waited for long"
-    placed = [found.load.backend_id for _, found in made.next_placed(4.4)]
+    found = list(made.next_placed(4.4))
+    placed = [one.load.backend_id for _, one in found]
     assert 0 < len(set(placed)) < 4
+    told = json.loads(made.explain(found[0][0].ask))
+    assert {name for name, why in told.items() if why == "kept_free"} == made._kept
     assert place(made, prompt("hello", "modest")).load.backend_id not in placed

@@ -1,6 +1,6 @@
 """A request as routing sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ias.contracts.spending import QUEUE_WEIGHT_USUAL
@@ -24,6 +24,7 @@ class Ask:
         "burdens",
         "is_guess",
         "is_streamed",
+        "left_free",
         "looked_at",
         "names",
         "obstacles",
@@ -67,6 +68,8 @@ class Ask:
         """Of the org, where requests have to wait."""
         self.is_guess = False
         """Whether it was sent to the owner of its beginning without knowing whether that is cached there."""
+        self.left_free: Collection[str] = ()
+        """Ids of backends that were kept free for orgs that take less, and not looked at."""
         self.looked_at: Sequence[Candidate] = ()
         """Those it was last chosen from, and below what spoke against each: the least was chosen."""
         self.burdens: Sequence[float] = ()

@@ -8,19 +8,26 @@ from ias.gateway.routing.asks import Ask
 class Layout:
     """What all explanations of one choice have in common. It lasts for as long as nothing is heard of the backends."""
 
-    __slots__ = ("_looked_at", "_obstacles", "_text", "_tried")
+    __slots__ = ("_left_free", "_looked_at", "_obstacles", "_text", "_tried")
 
     def __init__(self, ask: Ask, backend_ids: Iterable[str]) -> None:
         self._looked_at, self._obstacles, self._tried = ask.looked_at, ask.obstacles, ask.tried
+        self._left_free = ask.left_free
         weighed = [candidate.load.backend_id for candidate in ask.looked_at]
-        says = dict.fromkeys(backend_ids, "not_considered") | dict.fromkeys(ask.tried, "failed") | dict(ask.obstacles)
+        says = dict.fromkeys(backend_ids, "not_considered") | dict.fromkeys(ask.left_free, "kept_free")
+        says |= dict.fromkeys(ask.tried, "failed") | dict(ask.obstacles)
         members = [f"{_name(backend_id)}:%d" for backend_id in weighed]
         members += [f'{_name(backend_id)}:"{said}"' for backend_id, said in says.items() if backend_id not in weighed]
         self._text = f"{{{','.join(members)}}}"
 
     def fits(self, ask: Ask) -> bool:
         """Whether it is the one for this request."""
-        return ask.looked_at is self._looked_at and ask.obstacles is self._obstacles and ask.tried == self._tried
+        return (
+            ask.looked_at is self._looked_at
+            and ask.obstacles is self._obstacles
+            and ask.left_free is self._left_free
+            and ask.tried == self._tried
+        )
 
     def fill(self, ask: Ask) -> str:
         """With the request's burdens."""

@@ -142,6 +142,7 @@ class ModelRouter:
                     return Verdict.BUSY
                 if self._kept and ask.org_id not in self._modest:
                     candidates = self._leave_free(candidates, is_queued=is_queued)
+                    ask.left_free = self._kept
                 return self._place(ask, candidates)
         candidates = _untried(survey.last_resort, ask)[:1]
         if candidates:
