@@ -8,7 +8,7 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 
 from ias.contracts.permissions import Role
-from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE
+from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE, ServiceTokens
 
 
 class TokenIssuer:
@@ -41,6 +41,18 @@ class TokenIssuer:
     def member(self, org_id: str, role: Role, project_id: str | None = None) -> dict[str, str]:
         """The headers of a user with one role."""
         return bearer(self.sign(grants=[[org_id, project_id, role.value]]))
+
+
+class SignedTokens(ServiceTokens):
+    """A service's own tokens, as identity signs them; for another audience than asked where a test says so."""
+
+    def __init__(self, issuer: TokenIssuer, service: str, *, audience: str | None = None) -> None:
+        self._issuer = issuer
+        self._service = service
+        self._audience = audience
+
+    async def get(self, audience: str) -> str:
+        return self._issuer.sign(aud=self._audience or audience, kind="service", sub=self._service)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -37,6 +37,15 @@ class BillingSettings(BusSettings, MailSettings, ServiceSettings):
     analytics_url: str = Field(
         "http://127.0.0.1:8004", description="Base URL of analytics, whose sums billing compares with its ledger."
     )
+    registry_url: str = Field(
+        "http://127.0.0.1:8002", description="Base URL of the registry, which reads what engines count."
+    )
+    billing_engine_tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the tokens served by which an engine's own count may differ from the ledger.",
+    )
     service_secret: SecretStr | None = Field(
         None, description="This process's client secret at identity; unset never asks identity."
     )

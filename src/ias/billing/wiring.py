@@ -29,6 +29,7 @@ from ias.billing.core.booking import Booking
 from ias.billing.core.budget_raises import BudgetRaises
 from ias.billing.core.budgets import Budgets
 from ias.billing.core.counters import Counters
+from ias.billing.core.engine_check import EngineCheck
 from ias.billing.core.expired_reservations import ExpiredReservations
 from ias.billing.core.ledger import Ledger
 from ias.billing.core.prices import Prices
@@ -36,6 +37,7 @@ from ias.billing.core.publishing import Publishing
 from ias.billing.core.rate_limits import RateLimits
 from ias.billing.core.readiness import Readiness
 from ias.billing.core.reconciliation import Reconciler
+from ias.billing.core.registry_client import RegistryClient
 from ias.billing.core.reratings import Reratings
 from ias.billing.core.spending_settings import SpendingSettingsRules
 from ias.billing.core.statements import Statements
@@ -189,7 +191,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         reconciler = app.state.reconciler = Reconciler(
             database,
             counters,
-            _open_analytics(settings, http),
+            *_open_other_books(settings, http, database),
             pause_s=_RECONCILE_PAUSE_S,
             uncertainty=_CLOCKS_DIFFER,
         )
@@ -225,9 +227,18 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
                 await asyncio.wait_for(running, _TIMERS_STOP_TIMEOUT_S)
 
 
-def _open_analytics(settings: BillingSettings, http: httpx.AsyncClient) -> AnalyticsClient | None:
+def _open_other_books(
+    settings: BillingSettings, http: httpx.AsyncClient, database: Database
+) -> tuple[AnalyticsClient | None, EngineCheck | None]:
+    """Those of other services, which answer only to services with a secret."""
     if settings.service_secret is None:
-        return None
+        return None, None
     secret = settings.service_secret.get_secret_value()
     tokens = ServiceTokens(http, settings.identity_url, client_id="billing", client_secret=secret)
-    return AnalyticsClient(http, tokens, settings.analytics_url)
+    engines = EngineCheck(
+        database,
+        RegistryClient(http, tokens, settings.registry_url),
+        tolerance=settings.billing_engine_tolerance,
+        uncertainty=_CLOCKS_DIFFER,
+    )
+    return AnalyticsClient(http, tokens, settings.analytics_url), engines

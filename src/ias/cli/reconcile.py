@@ -26,7 +26,7 @@ _TIMEOUT_S = 300.0
 def reconcile(
     ctx: click.Context, *, url: str, token_file: IO[str] | None, hours: int, repair: bool, as_json: bool
 ) -> None:
-    """Hold the ledger against its balances, analytics' records and rollups, and Redis' counters.
+    """Hold the ledger against its balances, analytics' records and rollups, Redis' counters, and engines' own counts.
 
     Exit codes: 0 all are one; 1 they differ; 2 wrong usage; 3 something could not be compared.
     """
@@ -70,7 +70,8 @@ def _tell(run: Any) -> None:
             if difference["expected"].get(name, 0) != difference["found"].get(name, 0)
         )
         repaired = ", repaired" if difference["repaired"] else ""
-        click.echo(f"{difference['check']}: org {difference['org_id']}, {difference['subject']}: {figures}{repaired}")
+        whose = f"org {difference['org_id']}, " if difference["org_id"] else ""
+        click.echo(f"{difference['check']}: {whose}{difference['subject']}: {figures}{repaired}")
         for kind in ("missing", "unknown"):
             for request_id in difference[kind]:
                 click.echo(f"  {kind} {request_id}")

@@ -106,6 +106,7 @@ def environment(place: Place) -> dict[str, str]:
         "IAS_IDENTITY_URL": place.management_url,
         "IAS_BILLING_URL": place.management_url,
         "IAS_ANALYTICS_URL": place.management_url,
+        "IAS_REGISTRY_URL": place.management_url,
         "IAS_IDENTITY_SERVICE_CLIENTS": json.dumps(clients),
         "IAS_IDENTITY_ADMIN_EMAIL": secrets.admin_email,
         "IAS_IDENTITY_ADMIN_PASSWORD": secrets.admin_password,

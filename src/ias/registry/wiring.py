@@ -19,13 +19,23 @@ from ias.kit.sealing import Sealer, decode_secret_key
 from ias.kit.telemetry import close_tracing, open_tracing
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, FetchJwks, TokenVerifier, jwks_over_http
 from ias.kit.web import create_app
-from ias.registry.api import adapters, backend_health, backends, changes, models, route_policies, route_table
+from ias.registry.api import (
+    adapters,
+    backend_health,
+    backends,
+    changes,
+    engine_tokens,
+    models,
+    route_policies,
+    route_table,
+)
 from ias.registry.core.adapters import Adapters
 from ias.registry.core.backend_health import BackendHealths
 from ias.registry.core.backends import Backends
 from ias.registry.core.changes import Changes
 from ias.registry.core.circuits import CircuitRules
 from ias.registry.core.credentials import Credentials
+from ias.registry.core.engine_tokens import EngineTokenSums
 from ias.registry.core.health_watch import HealthWatch, WatchMetrics, WatchRules
 from ias.registry.core.models import Models
 from ias.registry.core.prober_lease import ProberLease
@@ -66,6 +76,7 @@ def assemble(settings: RegistrySettings, *, fetch_jwks: FetchJwks | None = None)
             backends.router,
             adapters.router,
             backend_health.router,
+            engine_tokens.router,
             changes.router,
             route_table.router,
         ],
@@ -100,6 +111,9 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
         audience=MANAGEMENT_AUDIENCE,
         revocations=Revocations(redis),
     )
+    app.state.service_verifier = TokenVerifier(
+        fetch_jwks or jwks_over_http(to_identity, settings.identity_url), audience="registry"
+    )
     app.state.cursors = Cursors(secret_key)
     app.state.changes = made_changes
     app.state.models = Models(database, made_changes)
@@ -111,6 +125,7 @@ async def _open(app: FastAPI, settings: RegistrySettings, fetch_jwks: FetchJwks 
     )
     app.state.route_tables = tables
     app.state.backend_healths = BackendHealths(database, redis)
+    app.state.engine_token_sums = EngineTokenSums(database)
     bus_url = settings.bus_url.get_secret_value()
     await opened.enter_async_context(audit_trail(app, "registry", database, settings, bus_url))
 

@@ -29,11 +29,11 @@ class DifferenceAnswer(Answer):
     """Two books that do not say the same."""
 
     check: Check = Field(
-        description="What differs from the ledger: its hourly `balances`, analytics' `usage_records`, Redis' `counters`;"
-        " or analytics' `usage_rollups` from its records."
+        description="What differs from the ledger: its hourly `balances`, analytics' `usage_records`, Redis' `counters`,"
+        " `engines`' own counts of tokens; or analytics' `usage_rollups` from its records."
     )
-    org_id: UUID
-    subject: str = Field(description="The hour, or the budget and its window.")
+    org_id: UUID | None = Field(description="Null for engines, which serve every org.")
+    subject: str = Field(description="The hour, the budget and its window, or the server.")
     expected: dict[str, int]
     found: dict[str, int]
     missing: list[str] = Field(description="Requests that only the ledger has; the first twenty.")

@@ -1,4 +1,4 @@
-"""Reconciliation: are all books one? The ledger, its hourly balances, analytics' records and rollups, and Redis' counters.
+"""Reconciliation: are all books one? The ledger, its hourly balances, analytics' records and rollups, Redis' counters, engines.
 
 Sums over full hours are compared exactly. So are counters: a counter is read, and a moment later the ledger is asked for what it
 had to say then, up to the requests that ended in the very seconds around. What differs is looked at again; only what differs in
@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from ias.billing.core.analytics_client import AnalyticsClient
 from ias.billing.core.counters import Counters
+from ias.billing.core.engine_check import EngineCheck
 from ias.billing.store import book_sums, budgets, reconciliations
 from ias.billing.store.book_sums import Figures, Hour
 from ias.billing.store.budgets import Budget
@@ -29,15 +30,15 @@ from ias.kit.writes import is_dry_run
 
 log = structlog.get_logger("ias.billing")
 
-Check = Literal["balances", "usage_records", "usage_rollups", "counters"]
+Check = Literal["balances", "usage_records", "usage_rollups", "counters", "engines"]
 """What is held against the ledger (rollups: against the usage records)."""
 
-CHECKS: tuple[Check, ...] = ("balances", "usage_records", "usage_rollups", "counters")
+CHECKS: tuple[Check, ...] = ("balances", "usage_records", "usage_rollups", "counters", "engines")
 _ATTEMPTS = 3
 _REQUESTS_NAMED_MAX = 20
 _DIFFERENCES_MAX = 1_000
 
-Key = tuple[Check, UUID, str]
+Key = tuple[Check, UUID | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class Difference:
     """Two books that do not say the same."""
 
     check: Check
-    org_id: UUID
+    org_id: UUID | None
+    """None: engines serve every org."""
     subject: str
-    """The hour, or the budget."""
+    """The hour, the budget or the server."""
     expected: Figures
     found: Figures
     missing: tuple[str, ...] = ()
@@ -60,7 +62,7 @@ class Difference:
         """As it is kept."""
         return {
             "check": self.check,
-            "org_id": str(self.org_id),
+            "org_id": str(self.org_id) if self.org_id else None,
             "subject": self.subject,
             "expected": self.expected,
             "found": self.found,
@@ -88,6 +90,7 @@ class Reconciler:
         database: Database,
         counters: Counters,
         analytics: AnalyticsClient | None,
+        engines: EngineCheck | None = None,
         *,
         pause_s: float,
         uncertainty: timedelta,
@@ -96,6 +99,7 @@ class Reconciler:
         self._database = database
         self._counters = counters
         self._analytics = analytics
+        self._engines = engines
         self._pause_s = pause_s
         self._uncertainty = uncertainty
 
@@ -146,6 +150,7 @@ class Reconciler:
             expected, found = ledger.booked.get((org_id, hour), {}), balances.get((org_id, hour), {})
             _note(seen, Difference("balances", org_id, hour.isoformat(), expected, found))
         await self._look_at_usage(seen, ledger.used, start, end)
+        await self._look_at_engines(seen, start, end)
         await self._look_at_counters(seen)
         return seen
 
@@ -164,6 +169,18 @@ class Reconciler:
                 _note(seen, Difference("usage_records", org_id, hour.isoformat(), expected, found, missing, unknown))
         except (httpx.HTTPError, KeyError, ValueError) as error:
             seen.skipped["usage_records"] = f"analytics cannot be asked ({type(error).__name__})"
+
+    async def _look_at_engines(self, seen: _Seen, start: datetime, end: datetime) -> None:
+        if self._engines is None:
+            seen.skipped["engines"] = "IAS_SERVICE_SECRET is not set, so the registry cannot be asked"
+            return
+        try:
+            differences = await self._engines.list_differences(start, end)
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            seen.skipped["engines"] = f"the registry cannot be asked ({type(error).__name__})"
+            return
+        for one in differences:
+            _note(seen, Difference("engines", None, one.server, one.expected, one.found))
 
     async def _name_requests(self, org_id: UUID, hour: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self._analytics is None:
@@ -230,9 +247,9 @@ def _first(requests: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_same(one: Difference, other: Difference) -> bool:
-    """Whether a difference has lasted: the same requests are missing, or the figures differ by the same."""
+    """Whether a difference has lasted: the same requests are missing, or the figures differ by the same. Engines go on counting."""
     named = {*one.missing, *one.unknown} & {*other.missing, *other.unknown}
-    return bool(named) or _lacks(one) == _lacks(other)
+    return one.check == "engines" or bool(named) or _lacks(one) == _lacks(other)
 
 
 def _lacks(difference: Difference) -> dict[str, int]:

@@ -50,11 +50,14 @@ async def _backend_healths(request: Request) -> BackendHealths:
     return healths
 
 
+BackendHealthsPart = Annotated[BackendHealths, Depends(_backend_healths)]
+
+
 @router.get("")
 async def get_backend_health(
     backend_id: UUID,
     access: Annotated[Access, requires(Permission.BACKENDS_READ)],
-    healths: Annotated[BackendHealths, Depends(_backend_healths)],
+    healths: BackendHealthsPart,
 ) -> BackendHealthAnswer:
     """Show whether a backend can serve, how busy it is, and what happened to it."""
     access.on_platform()

@@ -4,16 +4,16 @@ A name that merely begins alike is another metric: `vllm:num_requests_waiting_by
 once more. Names are vLLM's (`vllm/v1/metrics/loggers.py`); `gpu_cache_usage_perc` was renamed in its 0.9.
 """
 
-import math
 import re
 from dataclasses import dataclass
+
+from ias.registry.core.exposition import list_values
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _WAITING_BY_REASON = "vllm:num_requests_waiting_by_reason"
 _KV_CACHE_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _SLEEP_STATE = "vllm:engine_sleep_state"
-_REST_OF_SAMPLE = re.compile(r"(?:\{([^\n]*)\})? +(\S+)(?: +-?\d+)?\r?(?:\n|$)")
 _CAPACITY = re.compile(r'(?:^|,)\s*reason="capacity"')
 _AWAKE = re.compile(r'(?:^|,)\s*sleep_state="awake"')
 
@@ -32,37 +32,15 @@ class EngineLoad:
 
 def read_engine_load(metrics: str) -> EngineLoad:
     """The load in an exposition of Prometheus' text format; what cannot be read is not there."""
-    waiting = _list_values(metrics, _WAITING_BY_REASON, _CAPACITY) or _list_values(metrics, _WAITING)
-    usage = next((values for name in _KV_CACHE_USAGE if (values := _list_values(metrics, name))), None)
-    awake = _list_values(metrics, _SLEEP_STATE, _AWAKE)
+    waiting = list_values(metrics, _WAITING_BY_REASON, _CAPACITY) or list_values(metrics, _WAITING)
+    usage = next((values for name in _KV_CACHE_USAGE if (values := list_values(metrics, name))), None)
+    awake = list_values(metrics, _SLEEP_STATE, _AWAKE)
     return EngineLoad(
-        running=_total(_list_values(metrics, _RUNNING)),
+        running=_total(list_values(metrics, _RUNNING)),
         waiting=_total(waiting),
         kv_cache_usage=min(max(usage), 1.0) if usage else None,
         is_asleep=not any(awake) if awake else None,
     )
-
-
-def _list_values(metrics: str, name: str, labels: re.Pattern[str] | None = None) -> list[float]:
-    """The values of a metric, of the series that have the labels. Searched for by name: there are a thousand other lines."""
-    values = []
-    at = metrics.find(name)
-    while at >= 0:
-        end = at + len(name)
-        sample = _REST_OF_SAMPLE.match(metrics, end) if at == 0 or metrics[at - 1] == "\n" else None
-        if sample and (labels is None or labels.search(sample[1] or "")):
-            number = _number(sample[2])
-            values += [] if number is None else [number]
-        at = metrics.find(name, end)
-    return values
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _total(values: list[float]) -> int | None:

@@ -28,6 +28,7 @@ from ias.contracts.backend_states import BackendState, BackendStates
 from ias.contracts.ids import uuid7
 from ias.contracts.routes import Backend, RouteTable
 from ias.registry.core.circuits import CircuitRules
+from ias.registry.core.engine_tokens import TokenReadings
 from ias.registry.core.outcomes import OutcomeReader
 from ias.registry.core.prober_lease import ProberLease
 from ias.registry.core.probes import Probes
@@ -127,6 +128,7 @@ class HealthWatch:
         self._looks: set[asyncio.Task[None]] = set()
         self.transitions: deque[BackendTransition] = deque(maxlen=_TRANSITIONS_MAX)
         """What is not yet in PostgreSQL, oldest first; when that is away for very long, the oldest are lost."""
+        self.token_readings = TokenReadings()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until told to stop, or until the lease is another's. Raises what the Redis client raises."""
@@ -183,6 +185,7 @@ class HealthWatch:
         for gone in self._watched.keys() - backends.keys():
             watched = self._watched.pop(gone)
             watched.probe.is_off = watched.scrape.is_off = True
+            self.token_readings.forget(gone)
         for backend in backends.values():
             self._watch(backend, known)
         self._table_version, self._has_news = table.version, True
@@ -248,10 +251,12 @@ class HealthWatch:
     async def _scrape(self, watched: WatchedBackend) -> None:
         if not watched.backend.vllm_extensions:
             return
-        load = await self._probes.scrape(watched.backend)
-        self._metrics.probes.labels("scrape", "well" if load else "ill").inc()
+        scrape = await self._probes.scrape(watched.backend)
+        self._metrics.probes.labels("scrape", "well" if scrape else "ill").inc()
         now = time.time()
-        self._change(watched, lambda: watched.take_load(load, now), now)
+        if scrape and scrape.tokens:
+            self.token_readings.take(watched.backend.id, scrape.tokens, now)
+        self._change(watched, lambda: watched.take_load(scrape.load if scrape else None, now), now)
 
     async def _end_looks(self) -> None:
         looks = list(self._looks)

@@ -6,21 +6,28 @@ read beyond its bound, and everything has a deadline. What a backend writes is n
 
 import asyncio
 import json
-import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ias.contracts.routes import Backend
 from ias.kit.egress import EgressPolicy, EgressRefusedError
 from ias.kit.sealing import SealBrokenError, Sealer
 from ias.registry.core.engine_load import EngineLoad, read_engine_load
+from ias.registry.core.engine_tokens import EngineTokens, read_engine_tokens
 from ias.registry.core.plain_get import NoUsableAnswerError, PlainAnswer, PlainGet
+from ias.registry.core.server_urls import server_of
 from ias.registry.core.watched_backends import Finding
 
 ADAPTERS_MAX = 100
 _ANSWER_BYTES_MAX = 4_194_304
 """vLLM's metrics are some 100 kB; a list of a thousand adapters as much."""
-_VERSION_PATH = re.compile(r"/v\d+$")
 _NOT_THERE = frozenset({404, 405, 501})
+
+
+class Scrape(NamedTuple):
+    """What a backend's metrics say."""
+
+    load: EngineLoad
+    tokens: EngineTokens | None
 
 
 class Probes:
@@ -39,8 +46,8 @@ class Probes:
         except (EgressRefusedError, SealBrokenError, OSError, NoUsableAnswerError) as error:
             return Finding(is_well=False, reason=self._explain(error))
 
-    async def scrape(self, backend: Backend) -> EngineLoad | None:
-        """How busy the backend is; None when it does not tell."""
+    async def scrape(self, backend: Backend) -> Scrape | None:
+        """How busy the backend is and what it has counted; None when it does not answer."""
         root = _root_of(backend)
         if root is None:
             return None
@@ -49,7 +56,10 @@ class Probes:
                 answer = await self._http.get(f"{root}/metrics", {})
         except (OSError, NoUsableAnswerError, EgressRefusedError):  # a timeout is an OSError too
             return None
-        return read_engine_load(answer.body.decode("utf-8", "replace")) if answer.status == 200 else None
+        if answer.status != 200:
+            return None
+        metrics = answer.body.decode("utf-8", "replace")
+        return Scrape(read_engine_load(metrics), read_engine_tokens(metrics))
 
     def _explain(self, error: Exception) -> str:
         match error:
@@ -99,7 +109,7 @@ class Probes:
 
 def _root_of(backend: Backend) -> str | None:
     """Where vLLM's operations are, beside its version path; None for servers of another kind."""
-    return _VERSION_PATH.sub("", backend.url) if backend.vllm_extensions else None
+    return server_of(backend.url) if backend.vllm_extensions else None
 
 
 def _parse(answer: PlainAnswer) -> Any:

@@ -120,6 +120,16 @@ BACKEND_TRANSITIONS = Table(
 )
 """Written by the prober: the newest of each backend, at most `KEPT_PER_BACKEND`."""
 
+ENGINE_TOKEN_READINGS = Table(
+    "engine_token_readings",
+    METADATA,
+    Column("backend_id", Uuid, ForeignKey("backends.id"), primary_key=True),
+    Column("at", DateTime(timezone=True), primary_key=True),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("generation_tokens", BigInteger, nullable=False),
+)
+"""Written by the prober: what an engine had counted since it was started, once a minute."""
+
 CHANGES = Table(
     "changes",
     METADATA,

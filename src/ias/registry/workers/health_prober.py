@@ -13,6 +13,7 @@ from ias.kit.pauses import wait_or_stop
 from ias.registry.core.health_watch import HealthWatch
 from ias.registry.core.prober_lease import ProberLease
 from ias.registry.store.backend_transitions import insert_transitions
+from ias.registry.store.engine_tokens import insert_readings
 
 log = structlog.get_logger("ias.registry")
 
@@ -63,7 +64,7 @@ async def _probe_until(stop: asyncio.Event, watch: HealthWatch, lease: ProberLea
 
 
 async def _write_until(stop: asyncio.Event, watch: HealthWatch, database: Database) -> None:
-    """Put transitions into PostgreSQL; while that is away they wait."""
+    """Put transitions and readings into PostgreSQL; while that is away they wait."""
     is_away = False
     while True:
         is_last = stop.is_set()
@@ -72,7 +73,7 @@ async def _write_until(stop: asyncio.Event, watch: HealthWatch, database: Databa
             is_away = False
         except (SQLAlchemyError, OSError) as error:
             if not is_away:
-                log.warning("backends' transitions wait to be written", error=type(error).__name__)
+                log.warning("what backends did waits to be written", error=type(error).__name__)
             is_away = True
         if is_last:
             return
@@ -80,6 +81,13 @@ async def _write_until(stop: asyncio.Event, watch: HealthWatch, database: Databa
 
 
 async def _write(watch: HealthWatch, database: Database) -> None:
+    readings = watch.token_readings.waiting
+    while readings:
+        some = list(readings)[:_BATCH_MAX]
+        async with database.transaction() as connection:
+            await insert_readings(connection, some)
+        while readings and readings[0] in some:
+            readings.popleft()
     while watch.transitions:
         batch = list(watch.transitions)[:_BATCH_MAX]
         async with database.transaction() as connection:
