@@ -49,12 +49,14 @@ class Scripts:
         budgets: tuple[Budget, ...] = (),
         limits: tuple[RateLimit, ...] = (),
         time_to_live_s: int = 0,
+        late_s: float = 0,
     ) -> Admitted | Denied:
-        keys = [redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG)]
-        keys += [self.counter_key(budget) for budget in budgets]
-        keys += [redis_keys.rate_limit(ORG, limit.id) for limit in limits]
-        now = self.now_ms / 1000 if self.now_ms else 0
+        """`late_s`: how long ago the time in the request's id is."""
+        now = self.now_ms / 1000 - late_s if self.now_ms else 0
         parts = [window_parts(budget.window, now, budget.time_zone) for budget in budgets]
+        keys = [redis_keys.reservation(ORG, request), redis_keys.reservation_deadlines(ORG)]
+        keys += [redis_keys.budget_counter(ORG, each.id, own[0].id) for each, own in zip(budgets, parts, strict=True)]
+        keys += [redis_keys.rate_limit(ORG, limit.id) for limit in limits]
         rolling = RollingParts.find(ORG, budgets, parts)
         keys += rolling.keys
         settles = budgets or any(limit.metric in ("tokens_per_minute", "concurrency") for limit in limits)

@@ -49,8 +49,9 @@ def test_of_a_rolling_budget_every_part_is_asked_and_the_plan_ends_with_the_newe
     assert told.count(b":2026-11-22T12\r\n") == 2
     assert told.count(b":2026-11-22T11\r\n") == 0
     assert told.count(b":2026-11-16T12\r\n") == 1
+    assert (told.count(b":2026-11-23T13\r\n"), told.count(b":2026-11-23T18\r\n")) == (1, 1)
     ends = [round((NOON + hours * 3600) * 1000) for hours in (1, 6)]
-    assert f"\r\n3 28 {ends[1]} 21600000,2 24 {ends[0]} 3600000\r\n".encode() in told
+    assert f"\r\n3 29 {ends[1]} 21600000,2 25 {ends[0]} 3600000\r\n".encode() in told
 
 
 def test_without_rolling_budgets_nothing_more_is_told() -> None:

@@ -140,6 +140,16 @@ def test_an_hour_is_refused_by_whichever_window_has_less_left_and_counts_in_none
     assert admitted(scripts.reserve("more", amount=1, budgets=(month, week, day), limits=(RPM,))).left == 49
 
 
+def test_who_comes_late_is_not_let_past_those_who_came_in_time(scripts: Scripts) -> None:
+    """Its body took until after the hour, when another had spent all of the budget in the next part."""
+    day = rolling(100)
+    scripts.now_ms = scripts.now_ms // 3_600_000 * 3_600_000 + 1_000
+    admitted(scripts.reserve("r1", amount=100, budgets=(day,)))
+    scripts.settle("r1", cost=100)
+    refusal = denied(scripts.reserve("late", amount=1, budgets=(day,), late_s=2))
+    assert (refusal.left, refusal.wait_ms) == (0, 25 * HOUR_S * 1000 - 1_000)
+
+
 def test_a_soft_rolling_budget_refuses_until_enough_of_what_it_spent_is_forgotten(scripts: Scripts) -> None:
     soft = rolling(50, mode="soft")
     for request in ("r1", "r2"):

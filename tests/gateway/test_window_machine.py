@@ -72,9 +72,12 @@ class Model:
         first = now_s // part_s - length_s // part_s
         return sum(request.amount for request in requests if request.at_s // part_s >= first)
 
-    def span(self, each: Budget, now_s: float) -> int:
-        """What was admitted in the last 24 hours (7, 30 days), to the millisecond."""
-        return sum(r.amount for r in self.requests.values() if r.at_s >= now_s - LENGTHS_S[each.window])
+    def most_in_a_span(self, each: Budget, at_s: float) -> int:
+        """What was admitted at most in any 24 hours (7, 30 days) that a moment is in, to the millisecond."""
+        length_s = LENGTHS_S[each.window]
+        moments = sorted((request.at_s, request.amount) for request in self.requests.values())
+        starts = [start for start, _ in moments if at_s - length_s <= start <= at_s]
+        return max(sum(amount for moment, amount in moments if start <= moment <= start + length_s) for start in starts)
 
 
 class Windows(RuleBasedStateMachine):
@@ -107,28 +110,27 @@ class Windows(RuleBasedStateMachine):
     def now(self) -> float:
         return self.scripts.now_ms / 1000
 
-    def limit_of(self, each: Budget) -> int:
-        return each.limit_nano_usd + sum(one.amount_nano_usd for one in each.raises if one.expires_at > self.now)
-
-    @rule(amount=st.integers(1, 700))
-    def reserve(self, amount: int) -> None:
-        self.ask(amount, tuple(self.budgets))
-
-    def ask(self, amount: int, budgets: tuple[Budget, ...]) -> Admitted | Denied:
+    @rule(amount=st.integers(1, 700), late_s=st.sampled_from([0, 0, 0.002, 3, 300, 3500]))
+    def reserve(self, amount: int, late_s: float) -> None:
+        """It may come late: its body took long, or its gateway's clock is slow."""
         self.names += 1
-        name, model = f"r{self.names:04}", self.model
-        left = {each.id: self.limit_of(each) - model.count(each, self.now) for each in budgets}
-        answer = self.scripts.reserve(name, amount=amount, budgets=budgets)
+        name, model, budgets = f"r{self.names:04}", self.model, tuple(self.budgets)
+        at_s = self.now - late_s
+        limits = {
+            each.id: each.limit_nano_usd + sum(one.amount_nano_usd for one in each.raises if one.expires_at > at_s)
+            for each in budgets
+        }
+        left = {each.id: limits[each.id] - model.count(each, at_s) for each in budgets}
+        answer = self.scripts.reserve(name, amount=amount, budgets=budgets, late_s=late_s)
         assert isinstance(answer, Admitted) == all(amount <= room for room in left.values()), (answer, left)
         if isinstance(answer, Denied):
             assert left[budgets[answer.index - 1].id] == min(left.values()) == answer.left
-            return answer
-        windows = {each.id: window_id(each.window, self.now, each.time_zone) for each in budgets}
+            return
+        windows = {each.id: window_id(each.window, at_s, each.time_zone) for each in budgets}
         expires_ms = (self.scripts.now_ms // 1000 + LIFETIME_S) * 1000
-        model.requests[name] = Request(amount, self.now, windows, expires_ms)
+        model.requests[name] = Request(amount, at_s, windows, expires_ms)
         for each in budgets:
-            assert each.window not in LENGTHS_S or model.span(each, self.now) <= self.limit_of(each)
-        return answer
+            assert each.window not in LENGTHS_S or model.most_in_a_span(each, at_s) <= limits[each.id]
 
     @precondition(lambda self: self.model.open())
     @rule(data=st.data(), share=st.floats(0, 1))

@@ -101,10 +101,14 @@ def pack_restore(plan: AdmissionPlan, org_id: str, request_id: str, amount_nano_
 
 
 class RollingParts(NamedTuple):
-    """What the script is told of the rolling budgets besides what it is told of all."""
+    """What the script is told of the rolling budgets besides what it is told of all.
+
+    A request may be asked for late: its body took long, or its gateway's clock is slow. What others were let through in the part
+    that follows is asked, too, so that both together are not more than the limit. Nobody is later than a part is long.
+    """
 
     keys: tuple[str, ...] = ()
-    """The counters of all parts but the newest, budget by budget, the newer before the older."""
+    """The counters of all parts but the request's own, budget by budget, the newer before the older."""
     arguments: tuple[str, ...] = ()
 
     @classmethod
@@ -115,9 +119,10 @@ class RollingParts(NamedTuple):
         for index, (budget, (newest, *earlier)) in enumerate(zip(budgets, parts, strict=True), start=1):
             if not is_rolling(budget.window) or newest.start is None or newest.end is None:
                 continue
-            keys += [_counter(org_id, budget, part) for part in earlier]
+            following = window_parts(budget.window, newest.end.timestamp())[0]
+            keys += [_counter(org_id, budget, part) for part in (following, *earlier)]
             moves_on_ms, part_ms = newest.end.timestamp() * 1000, (newest.end - newest.start).total_seconds() * 1000
-            told.append(f"{index} {len(earlier)} {moves_on_ms:.0f} {part_ms:.0f}")
+            told.append(f"{index} {1 + len(earlier)} {moves_on_ms:.0f} {part_ms:.0f}")
         return cls(tuple(keys), (",".join(reversed(told)),) if told else ())
 
 

@@ -2,14 +2,15 @@
 -- reservation is admitted again and holds no more.
 --
 -- KEYS: 1 reservation of this request, 2 deadlines of the org's reservations, 3… one counter per budget, then one key per rate limit,
---       then for each rolling budget the counters of the earlier parts of its window, the newer before the older
+--       then for each rolling budget the counters of the other parts of its window, the newer before the older; the first is of the
+--       part that follows the request's
 -- ARGV: 1 request id, 2 amount (nano-USD), 3 tokens it is expected to use, 4 lifetime of the reservation (s),
 --       5 whose reservation it is (contracts.spending.ReservationClaim), 6 time in ms ('' for Redis' own), 7 how many budgets there are,
 --       8 '0' when nothing of the request will have to be settled, else '1', or '2' when there are rolling budgets,
 --       then for each budget: its limit ('~' before it for a soft one, which refuses only once that is spent, whatever is reserved; ''
 --       for one that refuses nothing) and its time to live (s, 0 for ever),
 --       then for each rate limit: its metric and its limit,
---       then, when there are rolling budgets, one list of them in the reverse order of their counters: 'budget (from 1), earlier
+--       then, when there are rolling budgets, one list of them in the reverse order of their counters: 'budget (from 1), other
 --       parts, time in ms at which the oldest of them is no longer counted, ms that a part lasts', each after a comma
 -- Returns {1, amount that would still fit (-1: no hard budget), …} or
 --         {0, index of the denying ceiling (from 1), what is left of it, ms to wait (-1: it can never fit; 0: nobody knows), …},
@@ -28,7 +29,7 @@ end
 local expires_at = math.floor(now / 1000) + ARGV[4]
 local amount, tokens = tonumber(ARGV[2]), tonumber(ARGV[3])
 
--- Rolling budgets: what the earlier parts of their windows hold counts as well.
+-- Rolling budgets: what the other parts of their windows hold counts as well. Put down the oldest first.
 local rolling = nil
 if ARGV[8] == '2' then
   rolling = {}
@@ -54,7 +55,7 @@ for i = 1, BUDGETS do
   local settled, reserved = tonumber(counted[1]) or 0, tonumber(counted[2]) or 0
   local window = rolling and rolling[i]
   if window then
-    window[#window + 1] = { settled = settled, reserved = reserved }
+    table.insert(window, #window, { settled = settled, reserved = reserved })
     settled, reserved = settled + window.settled, reserved + window.reserved
   end
   local limit = ARGV[7 + 2 * i]
