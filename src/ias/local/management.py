@@ -20,7 +20,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES: Mapping[str, tuple[str, ...]] = {
     "identity": ("/identity/", "/internal/api-keys", "/internal/service-tokens"),
-    "registry": ("/registry/", "/internal/backends"),
+    "registry": ("/registry/", "/internal/registry"),
     "billing": ("/billing/", "/internal/billing"),
     "analytics": ("/analytics/", "/internal/analytics"),
     "gitops": ("/gitops/", "/internal/gitops"),
