@@ -105,20 +105,23 @@ async def test_a_reservation_whose_gateway_died_is_booked_in_the_part_that_holds
         return await spent(billing, budget) == "0.002"
 
     await eventually(is_spent)
-    assert await read_parts(redis, org_id, budget) == {part_at(budget, datetime.now(UTC)): COST}
+    assert list((await read_parts(redis, org_id, budget)).values()) == [COST]
 
 
 async def test_corrections_and_credits_count_in_the_part_in_which_they_are_booked(
     billing: httpx.AsyncClient, redis: Redis, database: Database, org_id: str
 ) -> None:
     budget = await create_budget(billing, org_id, window="rolling_24h")
-    old = make_record(org_id, id=id_at(ago(hours=10)))
+    moment = ago(hours=10)
+    old = make_record(org_id, id=id_at(moment))
     await book(database, old)
     assert (await correct(billing, org_id, old.request_id, "0.005")).status_code == 201
     assert (await credit(billing, org_id, "0.001")).status_code == 201
 
     async def is_counted() -> bool:
-        return (await read_parts(redis, org_id, budget)).get(part_at(budget, datetime.now(UTC))) == 2_000_000
+        parts = await read_parts(redis, org_id, budget)
+        parts.pop(part_at(budget, moment), None)
+        return sum(parts.values()) == 2_000_000
 
     await eventually(is_counted)
 
@@ -154,15 +157,18 @@ async def test_a_threshold_is_told_again_only_when_the_part_in_which_it_was_is_f
         """As if it had been told then."""
         async with database.transaction() as connection:
             await connection.execute(text("UPDATE alerts SET window_id = :id"), {"id": window_id})
-        await asyncio.sleep(0.3)
+
+    async def is_told_twice() -> bool:
+        return len(await list_alerts()) == 2
 
     (alert,) = await eventually(list_alerts)
     parts = window_parts("rolling_24h", datetime.now(UTC).timestamp())
-    assert alert["window_id"] == parts[0].id
-    await move_to(parts[-1].id)
+    assert alert["window_id"] in {part.id for part in parts[:2]}
+    await move_to(parts[-2].id)
+    await asyncio.sleep(0.3)
     assert len(await list_alerts()) == 1
-    await move_to(part_at(budget, ago(hours=25)))
-    assert len(await eventually(list_alerts)) == 2
+    await move_to(part_at(budget, ago(hours=26)))
+    await eventually(is_told_twice)
 
 
 @pytest.mark.parametrize("window", ROLLING)
