@@ -306,3 +306,31 @@ async def test_backends_answers_at_any_split_and_garbage_reach_only_whom_they_ar
             assert answer.document["id"] == f"u{i}"
         if answer.status == 200 and i % 2:
             assert set(answer.text.replace(f"u{i}", "|")) <= {"|"}
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_a_client_that_offers_another_protocol_is_answered_in_this_one(
+    gateway: RunningGateway, upstream: ScriptedUpstream, is_chunked: bool, pieces: int
+) -> None:
+    """Java's HttpClient offers `h2c` with every first request. Its body must not be taken for what comes after the upgrade."""
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+    inner = request_bytes(chat(), key=gateway.pushed.key)
+    body = json.dumps(chat(user=inner.decode())).encode()
+    request = request_bytes(body, key=gateway.pushed.key, headers=offer)
+    if is_chunked:
+        head = request_bytes(None, key=gateway.pushed.key, method="POST", headers=offer).partition(b"\r\n\r\n")[0]
+        request = head + b"\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with connect(gateway.port) as client:
+        step = len(request) // pieces + 1
+        for start in range(0, len(request), step):
+            await client.send(request[start : start + step])
+            await asyncio.sleep(0.02)
+        answer = await client.read_answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await read_all(client) == b"", "one answer"
+    assert [json.loads(received.body)["user"] for received in upstream.received] == [inner.decode()]
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(method="GET", path="/v1/models", key=gateway.pushed.key, headers=offer))
+        assert (await client.read_answer()).status == 200
+        assert await read_all(client) == b""

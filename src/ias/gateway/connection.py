@@ -14,6 +14,7 @@ from http import HTTPStatus
 import httptools
 
 from ias.contracts.ids import request_id_of, uuid7
+from ias.gateway.body_alone import BodyAlone, head_of_body_alone
 from ias.gateway.cors import cors_headers
 from ias.gateway.errors import Refusal, malformed_http
 from ias.gateway.exchange import Exchange, Request
@@ -128,14 +129,23 @@ class ServerConnection:
             self._begins_head = False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse_protocol(malformed_http("Upgrading the connection is not supported."))
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             self._refuse_protocol(malformed_http("The HTTP request is malformed."))
             return
         if self._unlearned is not None:
             self._learn_head(data, self._unlearned)
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Answer in HTTP/1.1 and then close: a server may ignore the protocols that a client offers (RFC 9110, section 7.8).
+
+        The parser takes the offer for accepted and would read nothing more, so that the body is left to another.
+        """
+        if self._arriving is not None:
+            self._parser = httptools.HttpRequestParser(BodyAlone(self.on_body, self.on_message_complete))
+            self.data_received(head_of_body_alone(self._arriving) + rest)
 
     def _take_known(self, data: bytes, known: KnownHead) -> bool:
         """Take a request that has come whole, under a head known from the one before; False leaves it to the parser.
@@ -235,7 +245,7 @@ class ServerConnection:
         parser = self._parser
         request.method = parser.get_method().decode("latin-1")
         request.is_http10 = parser.get_http_version() != "1.1"
-        request.keeps_alive = parser.should_keep_alive() and not request.is_http10
+        request.keeps_alive = parser.should_keep_alive() and not request.is_http10 and not parser.should_upgrade()
         self._in_head = False
         if self._begins_head:  # what follows in the same bytes begins elsewhere
             self._begins_head = False
@@ -272,6 +282,8 @@ class ServerConnection:
 
     def on_message_complete(self) -> None:
         """httptools: the request is whole."""
+        if self._parser.should_upgrade() and self._arriving is not None:
+            return  # `_pass_over_upgrade` comes next
         request, self._arriving = self._arriving, None
         self._in_head = True
         if request is None:
