@@ -209,3 +209,21 @@ async def test_a_day_begins_at_the_zones_midnight_also_in_the_middle_of_an_hour(
         },
     )
     assert [error["pointer"] for error in refused.json()["errors"]] == ["/time_zone"]
+
+
+async def test_a_scope_has_a_bounded_number_of_budgets_and_of_counters_that_a_request_asks(
+    billing: httpx.AsyncClient, org_id: str
+) -> None:
+    async def ask(kind: str, scope_id: str, window: str) -> httpx.Response:
+        body = {"org_id": org_id, "scope": {"kind": kind, "id": scope_id}, "window": window}
+        return await billing.post("/billing/v1/budgets", json={**body, "limit_usd": "1", "mode": "hard"})
+
+    for window in ("rolling_24h", "rolling_30d", "rolling_30d"):
+        assert (await ask("org", org_id, window)).status_code == 201
+    refused = await ask("org", org_id, "rolling_7d")
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_budgets")
+    assert "3 rolling" in refused.json()["detail"]
+
+    statuses = [(await ask("org", org_id, "day")).status_code for _ in range(19)]
+    assert (statuses.count(201), statuses.count(409)) == (17, 2)
+    assert (await ask("project", str(uuid4()), "rolling_7d")).status_code == 201, "another scope has its own"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.core.amounts import parse_amount
 from ias.billing.core.counters import Counters, Spend
@@ -29,6 +30,11 @@ from ias.kit.writes import after_commit, check_version
 
 BUDGETS_PER_ORG_MAX = 1_000
 """Every admission of the org reads its policy."""
+
+BUDGETS_PER_SCOPE_MAX = 20
+ROLLING_PER_SCOPE_MAX = 3
+"""A request asks the counters of all budgets of its scopes in one call of Redis, which serves nobody else meanwhile: without a
+bound one org could stop all others. A rolling budget has some thirty counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Budgets:
         Raises:
             InvalidError: the limit is not an amount, the scope's id has not the form of its kind, or there is no such time zone,
                 or one for a window that rolls.
-            ConflictError: the org has as many budgets as an org may have.
+            ConflictError: the org or the scope has as many budgets as it may.
         """
         now = datetime.now(UTC)
         org_id = UUID(scope.org_id)
@@ -85,6 +91,7 @@ class Budgets:
             await published_documents.raise_version(connection, _policy_key(budget), budget.org_id)
             if await budgets.count_budgets(connection, budget.org_id) >= BUDGETS_PER_ORG_MAX:
                 raise ConflictError(f"An org has at most {BUDGETS_PER_ORG_MAX} budgets.", code="too_many_budgets")
+            await _check_room_in_scope(connection, budget)
             await budgets.insert_budget(connection, budget)
             change = Change("budget.create", budget.id, budget.org_id, after=_describe(budget))
             await append(connection, "billing", scope.cause, change)
@@ -184,6 +191,14 @@ class Budgets:
             await append(connection, "billing", scope.cause, _change(before, changed))
         await self._publishing.publish_policy_or_leave_it(budget.org_id)
         return changed
+
+
+async def _check_room_in_scope(connection: AsyncConnection, new: Budget) -> None:
+    windows = await budgets.list_windows_of_scope(connection, new.org_id, new.scope_kind, new.scope_id)
+    if len(windows) >= BUDGETS_PER_SCOPE_MAX:
+        raise ConflictError(f"A scope has at most {BUDGETS_PER_SCOPE_MAX} budgets.", code="too_many_budgets")
+    if is_rolling(new.window) and sum(map(is_rolling, windows)) >= ROLLING_PER_SCOPE_MAX:
+        raise ConflictError(f"A scope has at most {ROLLING_PER_SCOPE_MAX} rolling budgets.", code="too_many_budgets")
 
 
 def _find_time_zone(new: NewBudget, usual: str) -> str:

@@ -82,6 +82,19 @@ async def count_budgets(connection: AsyncConnection, org_id: UUID) -> int:
     return await connection.scalar(query) or 0
 
 
+async def list_windows_of_scope(
+    connection: AsyncConnection, org_id: UUID, scope_kind: spending.ScopeKind, scope_id: str
+) -> list[spending.Window]:
+    """The windows of the budgets that a scope of an org has, one for each."""
+    query = select(BUDGETS.c.window).where(
+        BUDGETS.c.org_id == org_id,
+        BUDGETS.c.scope_kind == scope_kind,
+        BUDGETS.c.scope_id == scope_id,
+        BUDGETS.c.deleted_at.is_(None),
+    )
+    return list(await connection.scalars(query))
+
+
 async def find_budget(connection: AsyncConnection, budget_id: UUID) -> Budget | None:
     """A budget that was not deleted."""
     query = select(BUDGETS).where(BUDGETS.c.id == budget_id, BUDGETS.c.deleted_at.is_(None))
