@@ -114,6 +114,7 @@ def _build(databases: dict[str, str], redis_url: str, url: str) -> ManagementApp
         identity_admin_email=ADMIN["email"],
         identity_admin_password=ADMIN["password"],
         identity_service_clients={"gateway": hashlib.sha256(SECRET.encode()).hexdigest()},
+        identity_service_audiences={"gateway": list(SERVICES)},
         identity_access_token_s=3600,
     )
     apps = {

@@ -20,6 +20,7 @@ ADMIN_EMAIL = "root@example.com"
 ADMIN_PASSWORD = "correct horse battery"
 PASSWORD = "a password of their own"
 GATEWAY_SECRET = "gateway secret"
+BILLING_SECRET = "billing secret"
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -31,7 +32,10 @@ def settings_for(database_url: str, redis_url: str, **more: Any) -> IdentitySett
         "redis_timeout_s": 1.0,
         "database_pool_size": 5,
         "identity_database_url": SecretStr(database_url),
-        "identity_service_clients": {"gateway": hashlib.sha256(GATEWAY_SECRET.encode()).hexdigest()},
+        "identity_service_clients": {
+            "gateway": hashlib.sha256(GATEWAY_SECRET.encode()).hexdigest(),
+            "billing": hashlib.sha256(BILLING_SECRET.encode()).hexdigest(),
+        },
         "identity_admin_email": ADMIN_EMAIL,
         "identity_admin_password": SecretStr(ADMIN_PASSWORD),
         "identity_bcrypt_rounds": 4,
@@ -99,9 +103,10 @@ class Identity:
         return caller
 
     async def service(self, audience: str = "identity") -> Caller:
-        """The gateway, with a token for a service."""
+        """The process of the platform that calls a service, with a token for it."""
         caller = await self.anonymous()
-        body = {"client_id": "gateway", "client_secret": GATEWAY_SECRET, "audience": audience}
+        name, secret = {"identity": ("gateway", GATEWAY_SECRET), "analytics": ("billing", BILLING_SECRET)}[audience]
+        body = {"client_id": name, "client_secret": secret, "audience": audience}
         token = await caller.ok("POST", "/internal/service-tokens", body)
         caller.headers["authorization"] = f"Bearer {token['access_token']}"
         return caller

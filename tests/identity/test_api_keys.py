@@ -78,7 +78,7 @@ async def test_the_gateway_resolves_a_digest_to_the_key_its_org_and_its_project(
 
 
 async def test_resolving_needs_a_service_token_for_identity(identity: Identity, admin: Caller) -> None:
-    elsewhere = await identity.service("billing")
+    elsewhere = await identity.service("analytics")
     for caller, status in ((await identity.anonymous(), 401), (admin, 401), (elsewhere, 401)):
         answer = await caller.post("/internal/api-keys/resolve", json={"digest": digest_key("x")})
         assert answer.status_code == status

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from ias.contracts.api_keys import KeyRecord, digest_key, generate_key
 from tests.identity.database import execute, fetch
 from tests.identity.mailbox import Mailbox
-from tests.identity.platform import Caller, Identity
+from tests.identity.platform import Caller, Identity, running, settings_for
 
 ReadKey = Callable[[str], Awaitable[KeyRecord]]
 
@@ -174,3 +174,34 @@ async def test_nobody_is_shown_a_new_text_of_somebody_elses_own_key(
         assert (refused.status_code, refused.json()["code"]) == (403, "key_of_another")
         await caller.ok("POST", f"/identity/v1/api-keys/{shared['id']}/rotate", {})
     await developer.ok("POST", f"/identity/v1/api-keys/{own['id']}/rotate", {})
+
+
+async def test_a_project_has_so_many_keys_in_use_and_no_more(
+    database_url: str, redis_url: str, identity: Identity, admin: Caller, keys: str
+) -> None:
+    async with running(settings_for(database_url, redis_url, identity_project_keys_max=3)) as bounded:
+        caller = await bounded.sign_in()
+        soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        first = await caller.ok("POST", keys, {"name": "first", "expires_at": soon})
+
+        answers = await asyncio.gather(*(caller.post(keys, json={"name": f"k{number}"}) for number in range(6)))
+
+        assert sorted(answer.status_code for answer in answers) == [201, 201, 409, 409, 409, 409]
+        refused = next(answer.json() for answer in answers if answer.status_code == 409)
+        assert refused["code"] == "too_many_api_keys"
+        assert "3 keys" in refused["detail"]
+        path = f"/identity/v1/api-keys/{first['id']}"
+        assert (await caller.post(f"{path}/rotate", json={})).status_code == 200, "it is no key more"
+
+        # One that expires makes room, and comes back only where there is some.
+        await execute(
+            database_url, "UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE expires_at IS NOT NULL"
+        )
+        last = await caller.ok("POST", keys, {"name": "last"})
+        for back in (
+            await caller.patch(path, json={"expires_at": soon}),
+            await caller.post(f"{path}/rotate", json={"expires_at": soon}),
+        ):
+            assert (back.status_code, back.json()["code"]) == (409, "too_many_api_keys")
+        await caller.ok("DELETE", f"/identity/v1/api-keys/{last['id']}")
+        await caller.ok("PATCH", path, {"expires_at": soon})

@@ -14,7 +14,7 @@ from ias.identity.core.signing_keys import PUBLISHED_AFTER, PUBLISHED_BEFORE
 from ias.kit.problems import UnauthenticatedError
 from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE, TokenVerifier
 from tests.identity.database import execute
-from tests.identity.platform import GATEWAY_SECRET, Caller, Identity
+from tests.identity.platform import BILLING_SECRET, GATEWAY_SECRET, Caller, Identity
 
 JWKS = "/identity/v1/.well-known/jwks.json"
 
@@ -148,6 +148,23 @@ async def test_a_service_proves_itself_with_its_secret(identity: Identity) -> No
     assert answers[0].content == answers[1].content
     elsewhere = await caller.post("/internal/service-tokens", json={**body, "audience": MANAGEMENT_AUDIENCE})
     assert elsewhere.status_code == 422
+
+
+async def test_a_service_gets_tokens_for_the_services_it_calls_and_no_others(identity: Identity) -> None:
+    caller = await identity.anonymous()
+
+    async def ask(client: str, secret: str, audience: str) -> tuple[int, str | None]:
+        body = {"client_id": client, "client_secret": secret, "audience": audience}
+        answer = await caller.post("/internal/service-tokens", json=body)
+        return answer.status_code, answer.json().get("code")
+
+    assert (await ask("gateway", GATEWAY_SECRET, "identity"))[0] == 200
+    assert (await ask("billing", BILLING_SECRET, "analytics"))[0] == 200
+    for audience in ("analytics", "billing", "gateway", "registry", "gitops"):
+        assert await ask("gateway", GATEWAY_SECRET, audience) == (403, "audience_not_allowed")
+    assert await ask("billing", BILLING_SECRET, "identity") == (403, "audience_not_allowed")
+    # Who has not the secret does not learn which audiences there are.
+    assert await ask("gateway", BILLING_SECRET, "analytics") == (401, "invalid_client")
 
 
 async def test_a_service_token_opens_no_management_route(identity: Identity, admin: Caller) -> None:

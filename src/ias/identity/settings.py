@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from ias.identity.core.service_tokens import Audience
 from ias.kit.mail import MailSettings
 from ias.kit.settings import BusSettings, DatabaseUrl, ServiceSettings
 
@@ -15,6 +16,9 @@ def _check_public_url(url: str) -> str:
         raise ValueError("must be a URL like https://ias.example.com")
     return url.rstrip("/")
 
+
+_SERVICE_AUDIENCES: dict[str, list[Audience]] = {"gateway": ["identity"], "billing": ["analytics"]}
+"""Who calls whose `/internal` routes: gateways resolve keys, billing reconciles with what analytics counted."""
 
 HttpUrlText = Annotated[str, AfterValidator(_check_public_url)]
 
@@ -28,6 +32,10 @@ class IdentitySettings(MailSettings, ServiceSettings):
     identity_service_clients: dict[str, str] = Field(
         default_factory=dict,
         description="Processes that may ask for service tokens: JSON of client id to SHA-256 of its secret, in hexadecimal.",
+    )
+    identity_service_audiences: dict[str, list[Audience]] = Field(
+        default_factory=lambda: dict(_SERVICE_AUDIENCES),
+        description="Services that each of those processes may get tokens for: JSON of client id to a list of services.",
     )
     identity_admin_email: str | None = Field(
         None, description="E-mail of the first administrator, who is made at start while the platform has none."
@@ -70,6 +78,9 @@ class IdentitySettings(MailSettings, ServiceSettings):
     )
     identity_oidc_timeout_s: float = Field(
         10.0, gt=0, le=60, description="Deadline of one request to an identity provider."
+    )
+    identity_project_keys_max: int = Field(
+        1_000, ge=1, le=1_000_000, description="API keys that a project may have in use: neither revoked nor expired."
     )
     identity_push_interval_s: float = Field(
         0.5, gt=0, le=60, description="How often Redis is checked for having been told every change."

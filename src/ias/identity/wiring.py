@@ -247,7 +247,7 @@ def build_parts(
     )
     providers = IdentityProviders(database, oidc, Sealer(secret_key, "identity providers"))
     return Parts(
-        api_keys=ApiKeys(database, records),
+        api_keys=ApiKeys(database, records, per_project_max=settings.identity_project_keys_max),
         audit_checkpoints=checkpoints,
         audit_exports=AuditExports(database, checkpoints),
         audit_log=AuditLog(database),
@@ -270,7 +270,7 @@ def build_parts(
         redis_records=records,
         second_factors=factors,
         service_accounts=ServiceAccounts(database, records),
-        service_tokens=ServiceTokens(database, tokens, settings.identity_service_clients),
+        service_tokens=_build_service_tokens(settings, database, tokens),
         session_revocations=told,
         sessions=sessions,
         sign_ins=_build_sign_ins(
@@ -279,6 +279,10 @@ def build_parts(
         signing_keys=keys,
         users=Users(database, passwords, records, told),
     )
+
+
+def _build_service_tokens(settings: IdentitySettings, database: Database, tokens: AccessTokens) -> ServiceTokens:
+    return ServiceTokens(database, tokens, settings.identity_service_clients, settings.identity_service_audiences)
 
 
 def _build_invitations(

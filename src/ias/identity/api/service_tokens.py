@@ -1,11 +1,12 @@
 """Tokens with which the platform's processes call each other's `/internal` routes."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, SecretStr
 
 from ias.identity.api.parts import PartsOf
+from ias.identity.core.service_tokens import Audience
 from ias.kit.authorization import public
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
@@ -18,7 +19,7 @@ class ClientCredentials(Body):
 
     client_id: Annotated[str, Field(min_length=1, max_length=100)]
     client_secret: Annotated[SecretStr, Field(min_length=1, max_length=500)]
-    audience: Literal["gateway", "identity", "registry", "billing", "analytics", "gitops"]
+    audience: Audience
 
 
 class ServiceTokenAnswer(Answer):

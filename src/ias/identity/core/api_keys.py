@@ -84,9 +84,10 @@ def describe(key: ApiKey) -> dict[str, Any]:
 class ApiKeys:
     """Issuing, reading and revoking keys."""
 
-    def __init__(self, database: Database, records: RedisRecords) -> None:
+    def __init__(self, database: Database, records: RedisRecords, *, per_project_max: int) -> None:
         self._database = database
         self._records = records
+        self._per_project_max = per_project_max
 
     async def create(self, access: Access, project_id: UUID, wanted: NewApiKey, origin: Origin) -> IssuedKey:
         """A new key in a project.
@@ -94,16 +95,17 @@ class ApiKeys:
         Raises:
             NotFoundError: no such project, or no such service account in it.
             InvalidError: it would be born expired, or live longer than the org lets its keys.
-            ConflictError: the project or its org was deleted.
+            ConflictError: the project or its org was deleted, or the project has as many keys in use as it may.
             ForbiddenError: the caller may not (any more).
         """
         now = datetime.now(UTC)
         text = generate_key()
         async with self._database.transaction() as connection:
-            scope, project = await get_project(connection, access, project_id)
+            scope, project = await get_project(connection, access, project_id, lock=True)
             org = await self._get_org(connection, project.org_id)
             check_not_deleted(project.status, "project")
             await check_holder(connection, scope, project_id)
+            await self._check_room(connection, scope, project_id)
             await self._check_service_account(connection, scope, project_id, wanted.service_account_id)
             key = await store.insert_api_key(
                 connection,
@@ -145,7 +147,7 @@ class ApiKeys:
         """The key after the changes; and whether they are in force at the gateways.
 
         Raises:
-            ConflictError: the key was revoked.
+            ConflictError: the key was revoked; or had expired, and the project has as many in use as it may.
             InvalidError: it would have expired, or live longer from now on than the org lets its keys.
         """
         async with self._database.transaction() as connection:
@@ -155,7 +157,9 @@ class ApiKeys:
             before, after = changes.against(key)
             if "expires_at" in after:
                 org = await self._get_org(connection, key.org_id)
-                after["expires_at"] = limit_expiry(org, after["expires_at"], datetime.now(UTC))
+                after["expires_at"] = limit_expiry(org, after["expires_at"], now := datetime.now(UTC))
+                if _has_expired(key, now):
+                    await self._check_room(connection, scope, key.project_id)
             if not after:
                 return key, key.pushed_version >= key.version
             key = await store.update_api_key(connection, scope, key_id, after)
@@ -172,7 +176,7 @@ class ApiKeys:
         has, if the org's longest lifetime allows.
 
         Raises:
-            ConflictError: the key was revoked, or has expired.
+            ConflictError: the key was revoked, or has expired and is to stay so, or the project has too many in use.
             ForbiddenError: it is somebody else's own: whoever was shown its text would be them to gateways.
             InvalidError: as `create`.
         """
@@ -185,8 +189,10 @@ class ApiKeys:
                 raise ForbiddenError(
                     "The key is somebody else's own. Revoke it, if it must end.", code="key_of_another"
                 )
-            if expires_at is None and key.expires_at is not None and key.expires_at <= now:
-                raise ConflictError("The key has expired; say when the rotated one shall.", code="key_expired")
+            if _has_expired(key, now):
+                if expires_at is None:
+                    raise ConflictError("The key has expired; say when the rotated one shall.", code="key_expired")
+                await self._check_room(connection, scope, key.project_id)
             org = await self._get_org(connection, key.org_id)
             expires_at = limit_expiry(org, expires_at or key.expires_at, now)
             valid_until = min(now + overlap, key.expires_at or now + overlap)
@@ -238,6 +244,14 @@ class ApiKeys:
         check_not_deleted(org.status, "org")
         return org
 
+    async def _check_room(self, connection: AsyncConnection, scope: OrgScope, project_id: UUID) -> None:
+        """Return when the project may have one more key in use. Exact only while the project is locked."""
+        if await store.count_keys_in_use(connection, scope, project_id) >= self._per_project_max:
+            raise ConflictError(
+                f"The project has {self._per_project_max} keys in use, as many as it may. Revoke some first.",
+                code="too_many_api_keys",
+            )
+
     async def _check_service_account(
         self, connection: AsyncConnection, scope: OrgScope, project_id: UUID, account_id: UUID | None
     ) -> None:
@@ -255,6 +269,10 @@ class ApiKeys:
 def _check_in_use(key: ApiKey) -> None:
     if key.status == "revoked":
         raise ConflictError("The key was revoked, for good.", code="key_revoked")
+
+
+def _has_expired(key: ApiKey, now: datetime) -> bool:
+    return key.expires_at is not None and key.expires_at <= now
 
 
 def _moment(moment: datetime | None) -> str | None:

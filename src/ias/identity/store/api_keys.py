@@ -64,6 +64,18 @@ async def find_api_key(
     return ApiKey(**row) if row else None
 
 
+async def count_keys_in_use(connection: AsyncConnection, scope: OrgScope, project_id: UUID) -> int:
+    """How many keys of a project in the scope's org are neither revoked nor expired."""
+    lives = api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.now())
+    query = select(func.count()).where(
+        api_keys.c.org_id == UUID(scope.org_id),
+        api_keys.c.project_id == project_id,
+        api_keys.c.status == "active",
+        lives,
+    )
+    return (await connection.execute(query)).scalar_one()
+
+
 async def list_api_keys(
     connection: AsyncConnection, scope: OrgScope, project_id: UUID, *, after: UUID | None, limit: int
 ) -> list[ApiKey]:
