@@ -19,7 +19,7 @@ from ias.gateway.record import record
 from ias.gateway.redis_connection import pack
 from ias.gateway.script_calls import SETTLE
 from ias.gateway.settle import settle
-from ias.gateway.spool import Spool, measure_bytes, read_batches
+from ias.gateway.spool import Fsync, Spool, measure_bytes, read_batches
 from tests.gateway.conftest import StartGateway
 from tests.gateway.platform import CollectingPublisher, Pushed, RunningGateway, budget, until
 from tests.gateway.raw_client import ask, chat
@@ -111,6 +111,20 @@ async def test_a_record_is_with_the_kernel_before_its_settlement_leaves_for_redi
         await gateway.until_quiet()
     assert settled_before_spooled == [False]
     gateway.publisher.is_away = False
+
+
+@pytest.mark.parametrize(("fsync", "forced"), [("never", 0), ("segment", 1), ("always", 2)])
+async def test_records_are_forced_to_disk_as_often_as_the_setting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: Fsync, forced: int
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", calls.append)
+    spool = Spool(tmp_path, bytes_max=10**9, fsync=fsync)
+    for _ in range(2):
+        spool.append(b'{"id":"1"}\n')
+        spool.flush()
+    await spool.close_segment()
+    assert len(calls) == forced
 
 
 @pytest.mark.parametrize("rubbish", [b"\x00\xff\n", b"[]\n", b'{"id"\n', b"}\n", b"\n", b'{"id":"1"}'])

@@ -1,7 +1,8 @@
 """Credentials that are kept elsewhere: in the registry's environment, or in a mounted directory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.routes import CREDENTIAL_PURPOSE, RouteTable
 from ias.kit.sealing import Sealer, decode_secret_key
+from ias.registry.core.credentials import Credentials
 from tests.registry.conftest import SECRET_KEY, RunningRegistry, create_backend, create_model
 from tests.registry.upstream import COMPLETION, answering, http
 
@@ -63,6 +65,31 @@ async def test_a_secret_that_is_another_reaches_gateways_and_one_that_is_gone_st
     (tmp_path / "two").unlink()
     await create_backend(registry, model["id"], url="http://10.0.0.9:1/v1")
     assert await sent_credentials(redis) == ["sk-rotated", None]
+
+
+async def test_a_push_that_began_before_a_backend_was_made_does_not_forget_its_secret(
+    run_registry: RunningRegistry, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two").write_text("sk-from-file")
+    made = threading.Event()
+    waiting = iter([made])
+    seal_referred = Credentials.seal_referred
+
+    def seal_late(self: Credentials, references: Iterable[str]) -> dict[str, str]:
+        if held_back := next(waiting, None):
+            held_back.wait(timeout=1)
+        return seal_referred(self, references)
+
+    monkeypatch.setattr(Credentials, "seal_referred", seal_late)
+    async with run_registry(registry_credentials_dir=str(tmp_path)) as registry:
+        model = await create_model(registry)
+        await create_backend(registry, model["id"], credential_from="file:two")
+        made.set()
+        await asyncio.sleep(0.1)
+        (tmp_path / "two").write_text("sk-rotated")
+        async with asyncio.timeout(20):
+            while await sent_credentials(redis) != ["sk-rotated"]:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_backend_whose_secret_is_not_there_yet_is_left_out_until_it_is(

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from ias.billing.api import adjustments as adjustments_api
 from ias.billing.api import alerts as alerts_api
+from ias.billing.api import balances as balances_api
 from ias.billing.api import budget_raises as budget_raises_api
 from ias.billing.api import budgets as budgets_api
 from ias.billing.api import ledger as ledger_api
@@ -99,6 +100,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             budget_raises_api.router,
             rate_limits_api.router,
             ledger_api.router,
+            balances_api.router,
             adjustments_api.router,
             reratings_api.router,
             spending_settings_api.router,

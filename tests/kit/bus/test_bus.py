@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -235,6 +235,32 @@ async def test_a_full_stream_refuses_instead_of_growing(redis_url: str, monkeypa
     await publisher.publish(USAGE_TOPIC, b"2", message_id="2")
     with pytest.raises(bus.BusFullError):
         await publisher.publish(USAGE_TOPIC, b"3", message_id="3")
+    await publisher.close()
+
+
+async def test_a_full_queue_refuses_until_its_group_has_made_room(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ias.kit.bus.rabbitmq.QUEUE_LENGTH_MAX", 2)
+    publisher = bus.open_publisher(rabbitmq_url)
+    taken = 0
+    with suppress(bus.BusFullError):
+        for taken in range(20):  # a quorum queue counts a little behind
+            await publisher.publish(USAGE_TOPIC, b"%d" % taken, message_id=str(taken))
+    assert 2 <= taken < 19
+    groups = {group: Seen() for group in TOPIC_GROUPS[USAGE_TOPIC]}
+    async with AsyncExitStack() as stack:
+        for group, seen in groups.items():
+            await stack.enter_async_context(consuming(rabbitmq_url, group, seen))
+        for seen in groups.values():
+            await seen.wait_for(taken)
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with suppress(bus.BusFullError):
+                    await publisher.publish(USAGE_TOPIC, b"room", message_id="room")
+                    break
+        for seen in groups.values():
+            await seen.wait_for(taken + 1)
     await publisher.close()
 
 

@@ -1,11 +1,14 @@
 """The ledger, read: entries of an org, and the explanation of one request."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from ias.billing.store import ledger, prices
+from ias.billing.store import balances, ledger, prices
+from ias.billing.store.balances import Balances
 from ias.billing.store.ledger import LedgerEntry, LedgerFilter
 from ias.billing.store.prices import Price
+from ias.contracts.spending import ScopeKind
 from ias.kit.access import OrgScope
 from ias.kit.database import Database
 from ias.kit.problems import NotFoundError
@@ -31,6 +34,13 @@ class Ledger:
         """Entries, newest first. The filter's org is one that the caller may read."""
         async with self._database.transaction() as connection:
             return await ledger.list_entries(connection, wanted, before=before, limit=limit)
+
+    async def sum_balances(
+        self, scope: OrgScope, kind: ScopeKind, *, start: datetime | None, end: datetime | None, limit: int
+    ) -> Balances:
+        """What an org's ledger adds up to over full hours, by scope; those that cost most are named."""
+        async with self._database.transaction() as connection:
+            return await balances.sum_balances(connection, UUID(scope.org_id), kind, start=start, end=end, limit=limit)
 
     async def explain(self, scope: OrgScope, request_id: str) -> Explanation:
         """What a request cost and why.

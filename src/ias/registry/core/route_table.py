@@ -46,6 +46,7 @@ class RouteTables:
         self._documents = RedisDocuments(redis)
         self._egress = egress
         self._credentials = credentials
+        self._pushing = asyncio.Lock()
 
     async def push(self) -> int:
         """Store the table of the last committed change in Redis; its version. A newer one that is there stays.
@@ -54,13 +55,16 @@ class RouteTables:
             RedisError: Redis does not answer.
             InvalidRouteTableError: the table contradicts itself.
         """
-        async with self._database.transaction() as connection:
-            rows = await read_rows(connection)
-        references = {backend.credential_from for backend in rows.backends if backend.credential_from}
-        referred = await asyncio.to_thread(self._credentials.seal_referred, references)
-        table = build_table(rows, self._egress, referred)
-        await self._documents.put(redis_keys.ROUTES, table, version=table.version)
-        return table.version
+        async with (
+            self._pushing
+        ):  # or one that began earlier and ends later would forget which credentials are referred to by now
+            async with self._database.transaction() as connection:
+                rows = await read_rows(connection)
+            references = {backend.credential_from for backend in rows.backends if backend.credential_from}
+            referred = await asyncio.to_thread(self._credentials.seal_referred, references)
+            table = build_table(rows, self._egress, referred)
+            await self._documents.put(redis_keys.ROUTES, table, version=table.version)
+            return table.version
 
     async def push_or_leave_to_heal(self) -> None:
         """Push right after a change. What goes wrong is logged and left to `heal`: the change itself is safe."""
