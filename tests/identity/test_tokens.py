@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +12,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
+import ias.identity.settings
 from ias.identity.core.signing_keys import PUBLISHED_AFTER, PUBLISHED_BEFORE
+from ias.identity.settings import IdentitySettings
 from ias.kit.problems import UnauthenticatedError
 from ias.kit.tokens import ALGORITHM, ISSUER, MANAGEMENT_AUDIENCE, TokenVerifier
 from tests.identity.database import execute
@@ -160,11 +164,25 @@ async def test_a_service_gets_tokens_for_the_services_it_calls_and_no_others(ide
 
     assert (await ask("gateway", GATEWAY_SECRET, "identity"))[0] == 200
     assert (await ask("billing", BILLING_SECRET, "analytics"))[0] == 200
+    assert (await ask("billing", BILLING_SECRET, "registry"))[0] == 200
     for audience in ("analytics", "billing", "gateway", "registry", "gitops"):
         assert await ask("gateway", GATEWAY_SECRET, audience) == (403, "audience_not_allowed")
     assert await ask("billing", BILLING_SECRET, "identity") == (403, "audience_not_allowed")
     # Who has not the secret does not learn which audiences there are.
     assert await ask("gateway", BILLING_SECRET, "analytics") == (401, "invalid_client")
+
+
+def test_services_may_call_by_default_whom_they_do_call() -> None:
+    sources = Path(ias.identity.settings.__file__).parents[1]
+    called: dict[str, set[str]] = {}
+    for file in sources.rglob("*.py"):
+        found = re.findall(r"_tokens\.get\([\"'](\w+)[\"']\)", file.read_text())
+        if found:
+            called.setdefault(file.relative_to(sources).parts[0], set()).update(found)
+
+    default = IdentitySettings.model_fields["identity_service_audiences"].get_default(call_default_factory=True)
+
+    assert called == {client: set(audiences) for client, audiences in default.items()}
 
 
 async def test_a_service_token_opens_no_management_route(identity: Identity, admin: Caller) -> None:

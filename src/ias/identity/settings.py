@@ -17,8 +17,8 @@ def _check_public_url(url: str) -> str:
     return url.rstrip("/")
 
 
-_SERVICE_AUDIENCES: dict[str, list[Audience]] = {"gateway": ["identity"], "billing": ["analytics"]}
-"""Who calls whose `/internal` routes: gateways resolve keys, billing reconciles with what analytics counted."""
+_SERVICE_AUDIENCES: dict[str, list[Audience]] = {"gateway": ["identity"], "billing": ["analytics", "registry"]}
+"""Who calls whose `/internal` routes: gateways resolve keys, billing reconciles with what analytics and engines counted."""
 
 HttpUrlText = Annotated[str, AfterValidator(_check_public_url)]
 
