@@ -3,13 +3,14 @@
 import asyncio
 import os
 import random
+from typing import Final
 
 import msgspec
 
 from ias.gateway.exchange import Exchange
 from ias.gateway.record_lines import RecordLines, Timing
 
-_NAME_LENGTH_MAX = 256
+_NAME_LENGTH_MAX: Final = 256
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True):

@@ -5,7 +5,7 @@ budget, the output limit is lowered to what does; where nothing fits, the reques
 case by the real cost, and the tokens that were expected by those that were used.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -20,11 +20,11 @@ from ias.gateway.rate_limits import limit_headers, over_limit
 from ias.gateway.redis_connection import RedisAwayError
 from ias.gateway.snapshots import Principal
 
-_TRIES_MAX = 4
-_RESERVATION_MARGIN_S = 60
-_BYTES_PER_TOKEN = 4
-_TOKENS_OF_A_PAGE = 512
-_TEMPLATE_TOKENS = 1024
+_TRIES_MAX: Final = 4
+_RESERVATION_MARGIN_S: Final = 60
+_BYTES_PER_TOKEN: Final = 4
+_TOKENS_OF_A_PAGE: Final = 512
+_TEMPLATE_TOKENS: Final = 1024
 """What a chat template may add of its own: a default system text, today's date, role marks."""
 
 
@@ -106,8 +106,14 @@ def requested_output_tokens(exchange: Exchange) -> int | None:
     A limit that engines do not know on this endpoint is none.
     """
     honoured = exchange.endpoint.output_limits
-    limits = {name: limit for name, limit in exchange.peek.output_limits() if limit is not None}
-    return max(limits.values()) if any(name in honoured for name in limits) else None
+    largest: int | None = None
+    is_honoured = False
+    for name, limit in exchange.peek.output_limits():
+        if limit is not None:
+            is_honoured = is_honoured or name in honoured
+            if largest is None or limit > largest:
+                largest = limit
+    return largest if is_honoured else None
 
 
 def find_output_cap(exchange: Exchange) -> int | None:

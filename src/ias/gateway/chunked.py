@@ -1,8 +1,10 @@
 """HTTP/1.1 chunked bodies without I/O: fed with whatever arrived, at any split."""
 
-_SIZE_LINE_BYTES_MAX = 1024
-_TRAILER_BYTES_MAX = 16_384
-_HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
+from typing import Final
+
+_SIZE_LINE_BYTES_MAX: Final = 1024
+_TRAILER_BYTES_MAX: Final = 16_384
+_HEX_DIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
 class ChunkedError(ValueError):

@@ -6,8 +6,9 @@ Reading a clock costs as much as several function calls, so what may be a tick o
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Final
 
-_THOUSANDTHS = tuple(f".{thousandth:03d}" for thousandth in range(1000))
+_THOUSANDTHS: Final = tuple(f".{thousandth:03d}" for thousandth in range(1000))
 
 
 def format_millis(time_s: float) -> str:

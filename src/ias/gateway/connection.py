@@ -10,6 +10,7 @@ import socket
 import struct
 from collections import deque
 from http import HTTPStatus
+from typing import Final
 
 import httptools
 
@@ -21,23 +22,23 @@ from ias.gateway.exchange import Exchange, Request
 from ias.gateway.known_head import KnownHead
 from ias.gateway.pipeline import Pipeline
 
-_FOREVER = float("inf")
-_WAITING_MAX = 16
-_DRAINED_BODY_BYTES_MAX = 65_536
+_FOREVER: Final = float("inf")
+_WAITING_MAX: Final = 16
+_DRAINED_BODY_BYTES_MAX: Final = 65_536
 """A refused request's body up to this size is read to its end, so that the connection stays usable."""
-_LINGER_S = 2.0
-_WRITE_BUFFER_HIGH_BYTES = 65_536
-_JOINED_BYTES_MAX = 65_536
+_LINGER_S: Final = 2.0
+_WRITE_BUFFER_HIGH_BYTES: Final = 65_536
+_JOINED_BYTES_MAX: Final = 65_536
 """Copying a body up to this size behind its head costs less than a second buffer in the transport."""
-_LESSONS_MAX = 8
+_LESSONS_MAX: Final = 8
 """Heads of one connection that are remembered, each in place of the one before, until that is given up."""
-_PROBE_FIRST_S = 0.03
-_PROBE_LAST_S = 2.0
-_TCP_CLOSED_STATES = frozenset({7})  # TCP_CLOSE: the peer has answered with RST
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PROBE_IN_STREAM = b"2\r\n:\n\r\n"
+_PROBE_FIRST_S: Final = 0.03
+_PROBE_LAST_S: Final = 2.0
+_TCP_CLOSED_STATES: Final = frozenset({7})  # TCP_CLOSE: the peer has answered with RST
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBE_IN_STREAM: Final = b"2\r\n:\n\r\n"
 
-_KEPT_HEADERS = frozenset(
+_KEPT_HEADERS: Final = frozenset(
     {
         b"authorization",
         b"api-key",
@@ -56,7 +57,7 @@ _KEPT_HEADERS = frozenset(
         b"tracestate",
     }
 )
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class ServerConnection:

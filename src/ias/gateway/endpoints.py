@@ -1,7 +1,7 @@
 """The endpoints: how each is called, read and relayed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Endpoint:
         return self.decoder is not None
 
 
-CHAT_COMPLETIONS = Endpoint(
+CHAT_COMPLETIONS: Final = Endpoint(
     "chat_completions",
     "/v1/chat/completions",
     methods=("POST",),
@@ -73,7 +73,7 @@ CHAT_COMPLETIONS = Endpoint(
     output_limits=("max_tokens", "max_completion_tokens"),
     capability="chat",
 )
-COMPLETIONS = Endpoint(
+COMPLETIONS: Final = Endpoint(
     "completions",
     "/v1/completions",
     methods=("POST",),
@@ -82,7 +82,7 @@ COMPLETIONS = Endpoint(
     output_limits=("max_tokens",),
     capability="completions",
 )
-EMBEDDINGS = Endpoint(
+EMBEDDINGS: Final = Endpoint(
     "embeddings",
     "/v1/embeddings",
     methods=("POST",),
@@ -90,7 +90,7 @@ EMBEDDINGS = Endpoint(
     check=check_embedding,
     capability="embeddings",
 )
-RESPONSES = Endpoint(
+RESPONSES: Final = Endpoint(
     "responses",
     "/v1/responses",
     methods=("POST",),
@@ -100,26 +100,26 @@ RESPONSES = Endpoint(
     has_named_events=True,
     capability="responses",
 )
-MODELS = Endpoint("models", "/v1/models", methods=("GET", "HEAD"))
-MODEL = Endpoint("models", "/v1/models/{id}", methods=("GET", "HEAD"))
-HEALTH = Endpoint("health", "/health", methods=("GET", "HEAD"))
-READY = Endpoint("ready", "/ready", methods=("GET", "HEAD"))
-METRICS = Endpoint("metrics", "/metrics", methods=("GET", "HEAD"))
-UNKNOWN = Endpoint("unknown", "", methods=())
+MODELS: Final = Endpoint("models", "/v1/models", methods=("GET", "HEAD"))
+MODEL: Final = Endpoint("models", "/v1/models/{id}", methods=("GET", "HEAD"))
+HEALTH: Final = Endpoint("health", "/health", methods=("GET", "HEAD"))
+READY: Final = Endpoint("ready", "/ready", methods=("GET", "HEAD"))
+METRICS: Final = Endpoint("metrics", "/metrics", methods=("GET", "HEAD"))
+UNKNOWN: Final = Endpoint("unknown", "", methods=())
 
-DEPLOYMENT_CHAT_COMPLETIONS = CHAT_COMPLETIONS.repeat()
-DEPLOYMENT_COMPLETIONS = COMPLETIONS.repeat()
-DEPLOYMENT_EMBEDDINGS = EMBEDDINGS.repeat()
+DEPLOYMENT_CHAT_COMPLETIONS: Final = CHAT_COMPLETIONS.repeat()
+DEPLOYMENT_COMPLETIONS: Final = COMPLETIONS.repeat()
+DEPLOYMENT_EMBEDDINGS: Final = EMBEDDINGS.repeat()
 """The same endpoints as Azure's clients call them, with the model in the path."""
 
-_BY_PATH: Mapping[bytes, Endpoint] = {
+_BY_PATH: Final[Mapping[bytes, Endpoint]] = {
     endpoint.path.encode(): endpoint
     for endpoint in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS, HEALTH, READY, METRICS)
 }
-_MODEL_PREFIX = b"/v1/models/"
-_WITHOUT_VERSION = (b"/chat/completions", b"/completions", b"/embeddings", b"/responses", b"/models")
-_DEPLOYMENT_PREFIX = b"/openai/deployments/"
-_BY_DEPLOYMENT_SUFFIX: Mapping[bytes, Endpoint] = {
+_MODEL_PREFIX: Final = b"/v1/models/"
+_WITHOUT_VERSION: Final = (b"/chat/completions", b"/completions", b"/embeddings", b"/responses", b"/models")
+_DEPLOYMENT_PREFIX: Final = b"/openai/deployments/"
+_BY_DEPLOYMENT_SUFFIX: Final[Mapping[bytes, Endpoint]] = {
     b"/chat/completions": DEPLOYMENT_CHAT_COMPLETIONS,
     b"/completions": DEPLOYMENT_COMPLETIONS,
     b"/embeddings": DEPLOYMENT_EMBEDDINGS,

@@ -7,7 +7,7 @@ events and put together again.
 
 import re
 from collections import deque
-from typing import Literal
+from typing import Final, Literal
 
 from ias.gateway import reasoning
 from ias.gateway.chunked import ChunkedDecoder, ChunkedError
@@ -20,19 +20,20 @@ from ias.gateway.usage import TokenCounts
 
 Framing = Literal["chunked", "length", "close"]
 
-LAST_CHUNK = b"0\r\n\r\n"
-_DONE = b"data: [DONE]\n\n"
-_COUNT = rb'"[a-z_]+":(?:[0-9]{1,15}|null)'
-_MEMBER = rb'(?:%b|"[a-z_]+":\{(?:%b(?:,%b)*)?\})' % (_COUNT, _COUNT, _COUNT)
+LAST_CHUNK: Final = b"0\r\n\r\n"
+_DONE: Final = b"data: [DONE]\n\n"
+_COUNT: Final = rb'"[a-z_]+":(?:[0-9]{1,15}|null)'
+_MEMBER: Final = rb'(?:%b|"[a-z_]+":\{(?:%b(?:,%b)*)?\})' % (_COUNT, _COUNT, _COUNT)
 # How vLLM ends each content event when asked for continuous usage. A quote inside a string is escaped, and the last brace
 # closes the event, so what matches is the event's own last member.
-_USAGE_AT_END = re.compile(rb',"usage":(null|\{"prompt_tokens":[0-9]{1,15}(?:,%b)*\})\}' % _MEMBER)
-_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_LAST_EVENTS_KEPT = 4
-_FIRST_EVENT_BYTES_KEPT = 1024
-_SIZE_LINES = tuple(b"%x" % size for size in range(1024))
+_USAGE_AT_END: Final = re.compile(rb',"usage":(null|\{"prompt_tokens":[0-9]{1,15}(?:,%b)*\})\}' % _MEMBER)
+_FINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_LAST_EVENTS_KEPT: Final = 4
+_FIRST_EVENT_BYTES_KEPT: Final = 1024
+_SIZE_LINES: Final = tuple(b"%x" % size for size in range(1024))
 """Of most chunks: looked up in half the time that formatting takes."""
-_STARTS = {len(size) + 4 + int(size, 16): size + b'\r\ndata: {"id":' for size in _SIZE_LINES[16:]}
+_USUAL_END: Final = b"}\n\n\r\n"
+_STARTS: Final = {len(size) + 4 + int(size, 16): size + b'\r\ndata: {"id":' for size in _SIZE_LINES[16:]}
 """How a chunk begins that is one usual event, by its length with its framing; an error would begin with {"error"."""
 
 
@@ -125,19 +126,32 @@ class EventStream:
         return self._usage
 
     def passes(self, data: bytes) -> bool:
-        """Whether this is one chunk with one event that the client may see exactly as it came.
+        """Whether these are chunks with one event each that the client may see exactly as they came.
 
         Most are, and this is the quickest way to tell. False says nothing about the data but that `feed` has to look at it.
         """
+        if not self._passes_most or not self._is_between_events or not self.first_event:
+            return False
+        if not data.endswith(_USUAL_END) or data.find(b'"usage"') >= 0:
+            return False
         length = len(data)
         start = _STARTS.get(length)
-        if start is None or not self._passes_most or not self._is_between_events or not self.first_event:
-            return False
-        if not data.startswith(start) or not data.endswith(b"}\n\n\r\n"):
-            return False
-        if data.find(b"\n", 5) != length - 4 or data.find(b"\r", 5) != length - 2 or data.find(b'"usage"') >= 0:
-            return False
-        self.events += 1
+        if start is not None and data.startswith(start):
+            if data.find(b"\n", 5) != length - 4 or data.find(b"\r", 5) != length - 2:
+                return False
+            self.events += 1
+        else:
+            chunks = data[: -len(_USUAL_END)].split(_USUAL_END)
+            for chunk in chunks:
+                start = _STARTS.get(len(chunk) + len(_USUAL_END))
+                if (
+                    start is None
+                    or not chunk.startswith(start)
+                    or chunk.find(b"\n", 5) >= 0
+                    or chunk.find(b"\r", 5) >= 0
+                ):
+                    return False
+            self.events += len(chunks)
         self.last_events.append(data)
         return True
 

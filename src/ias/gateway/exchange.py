@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from enum import Enum
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ias.contracts.events import Outcome
 from ias.contracts.ids import REQUEST_ID_PREFIX
@@ -34,8 +34,8 @@ class Progress(Enum):
     """Something else goes on first; `exchange.resume()` is called when it is done."""
 
 
-NEXT = Progress.NEXT
-WAIT = Progress.WAIT
+NEXT: Final = Progress.NEXT
+WAIT: Final = Progress.WAIT
 
 Stage = Callable[["Exchange", "Gateway"], Progress]
 

@@ -2,20 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 Buffer = bytes | bytearray
 
-_SPACE = rb"[ \t\r\n]*+"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_OPENING = re.compile(_SPACE + rb"\{")
-_KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE, re.DOTALL)
-_FLAT_VALUE = re.compile(_STRING + rb'|[^"{}\[\], \t\r\n]++', re.DOTALL)
-_UP_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+[{}\[\]]", re.DOTALL)
-_COMMA = re.compile(_SPACE + rb",")
-_decode_text = msgspec.json.Decoder(str).decode
+_SPACE: Final = rb"[ \t\r\n]*+"
+_STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
+_OPENING: Final = re.compile(_SPACE + rb"\{")
+_KEY: Final = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE, re.DOTALL)
+_FLAT_VALUE: Final = re.compile(_STRING + rb'|[^"{}\[\], \t\r\n]++', re.DOTALL)
+_UP_TO_BRACKET: Final = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+[{}\[\]]", re.DOTALL)
+_COMMA: Final = re.compile(_SPACE + rb",")
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class Member(NamedTuple):

@@ -5,9 +5,11 @@ the second lasts that its Date names. A head the parser has accepted once, with 
 accepted again without parsing it: two comparisons instead of a dozen callbacks.
 """
 
-_LENGTH_NAME = b"\r\ncontent-length:"
-_HEAD_BYTES_MAX = 4096
-_DIGITS_MAX = 8
+from typing import Final
+
+_LENGTH_NAME: Final = b"\r\ncontent-length:"
+_HEAD_BYTES_MAX: Final = 4096
+_DIGITS_MAX: Final = 8
 
 
 class KnownHead:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,9 +26,9 @@ from ias.gateway.metrics_export import (
 )
 from ias.gateway.record_lines import Timing
 
-_CODES_MAX = 200
-_SNAPSHOT = "metrics-{slot}.json"
-_GAUGES_VALID_S = 5.0
+_CODES_MAX: Final = 200
+_SNAPSHOT: Final = "metrics-{slot}.json"
+_GAUGES_VALID_S: Final = 5.0
 """A sibling's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
 
 

@@ -1,17 +1,18 @@
 """What clients hear of rate limits: OpenAI's `x-ratelimit-*` headers from the tightest ones; a refusal that says which and when."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from ias.contracts.spending import Metric, RateLimit
 from ias.gateway.errors import DO_NOT_RETRY, Refusal
 
-RETRY_MS_MAX = 60_000
+RETRY_MS_MAX: Final = 60_000
 """Clients are asked not to try again by themselves where it is longer: OpenAI's SDKs wait 60 or 120 s at most, and some that are
 told to wait for longer come back at once."""
-_UNKNOWN_WAIT_MS = 1_000
+_UNKNOWN_WAIT_MS: Final = 1_000
 """Nobody knows when a request that is being served will end."""
 
-_SHORT_NAMES: dict[Metric, str] = {
+_SHORT_NAMES: Final[dict[Metric, str]] = {
     "requests_per_minute": "requests per min (RPM)",
     "tokens_per_minute": "tokens per min (TPM)",
     "requests_per_day": "requests per day (RPD)",

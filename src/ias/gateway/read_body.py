@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -12,24 +12,24 @@ from ias.gateway.errors import Refusal, invalid, unparsable_body
 from ias.gateway.json_splice import Buffer, list_members
 from ias.gateway.peek import ChatPeek, CompletionPeek, Decoder, EmbeddingPeek, Peek, ResponsePeek
 
-CHOICES_MAX = 128
-_METADATA_ENTRIES_MAX = 16
-_METADATA_NAME_LENGTH_MAX = 64
-_METADATA_VALUE_LENGTH_MAX = 512
+CHOICES_MAX: Final = 128
+_METADATA_ENTRIES_MAX: Final = 16
+_METADATA_NAME_LENGTH_MAX: Final = 64
+_METADATA_VALUE_LENGTH_MAX: Final = 512
 
-_ACTED_ON = re.compile(
+_ACTED_ON: Final = re.compile(
     rb'"(?=[bimnps])(m(?:odel|essages|ax_(?:completion_|output_)?tokens)|stream(?:_options)?|n|best_of|prompt|input'
     rb'|background|previous_response_id)"[ \t\r\n]*+:'
 )
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-_MEMBERS_MAX = 1000
-_LARGE_BYTES = 262_144
-_COLONS_MAX = 100_000
-_BRACKETS_MAX = 500_000
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
+_MEMBERS_MAX: Final = 1000
+_LARGE_BYTES: Final = 262_144
+_COLONS_MAX: Final = 100_000
+_BRACKETS_MAX: Final = 500_000
 
-_WRONG_TYPE = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`(?: - at `\$\.?(?P<path>.*)`)?$")
-_OUT_OF_RANGE = re.compile(r"Number out of range - at `\$\.?(?P<path>.*)`$")
-_TYPE_NAMES: Mapping[str, str] = {
+_WRONG_TYPE: Final = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<got>[^`]+)`(?: - at `\$\.?(?P<path>.*)`)?$")
+_OUT_OF_RANGE: Final = re.compile(r"Number out of range - at `\$\.?(?P<path>.*)`$")
+_TYPE_NAMES: Final[Mapping[str, str]] = {
     "int": "an integer",
     "float": "a decimal",
     "str": "a string",

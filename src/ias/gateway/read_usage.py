@@ -1,12 +1,14 @@
 """Reads what engines say of the tokens that were used."""
 
+from typing import Final
+
 import msgspec
 
 from ias.gateway.usage import Answer, ReportedUsage, StreamedChunk, TokenCounts
 
-_answer_decoder = msgspec.json.Decoder(Answer)
-_usage_decoder = msgspec.json.Decoder(ReportedUsage)
-_chunk_decoder = msgspec.json.Decoder(StreamedChunk)
+_answer_decoder: Final = msgspec.json.Decoder(Answer)
+_usage_decoder: Final = msgspec.json.Decoder(ReportedUsage)
+_chunk_decoder: Final = msgspec.json.Decoder(StreamedChunk)
 
 
 def to_counts(usage: ReportedUsage) -> TokenCounts | None:

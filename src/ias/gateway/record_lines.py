@@ -4,7 +4,7 @@ Most of either line is the same for all requests of one key for one model at one
 in the rest takes a third of the time that a struct with its encoder does.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,8 +15,8 @@ from ias.gateway.exchange import Exchange
 if TYPE_CHECKING:
     from ias.gateway.admission_plan import AdmissionPlan
 
-_JSON_BOOLEANS = ("false", "true")
-_encode = msgspec.json.Encoder().encode
+_JSON_BOOLEANS: Final = ("false", "true")
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -22,9 +22,9 @@ Callback = Callable[[Any, Any], None]
 """Gets what was given with the command, and the reply: a value, a `hiredis.ReplyError`, or a RedisAwayError when the
 connection was lost before it came. No closure is made for a command."""
 
-_BACKOFF_FIRST_S = 0.05
-_BACKOFF_LAST_S = 2.0
-_PENDING_MAX = 100_000
+_BACKOFF_FIRST_S: Final = 0.05
+_BACKOFF_LAST_S: Final = 2.0
+_PENDING_MAX: Final = 100_000
 
 log = structlog.get_logger("ias.gateway.redis")
 

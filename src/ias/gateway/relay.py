@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,11 +32,11 @@ from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
 from ias.gateway.usage import TokenCounts
 
-_ERROR_BYTES_MAX = 1_048_576
-_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
-_FAILED_STATUSES = frozenset({500, 502, 503, 504})
-_RETRY_PAUSE_MAX_S = 0.05
-_LINGER_S = 1.0
+_ERROR_BYTES_MAX: Final = 1_048_576
+_RETRIED_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
+_FAILED_STATUSES: Final = frozenset({500, 502, 503, 504})
+_RETRY_PAUSE_MAX_S: Final = 0.05
+_LINGER_S: Final = 1.0
 """How long a backend may take to end its body after [DONE] before its connection is closed."""
 
 Cut = Literal["client_gone", "draining"]

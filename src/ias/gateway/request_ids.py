@@ -6,9 +6,10 @@ in bulk.
 
 import os
 from time import time_ns
+from typing import Final
 
-_BATCH = 256
-_VARIANTS = "89ab"
+_BATCH: Final = 256
+_VARIANTS: Final = "89ab"
 
 
 class RequestIds:

@@ -5,6 +5,7 @@ where all that may serve it are full, or have to be woken first.
 """
 
 import time
+from typing import Final
 
 import msgspec
 
@@ -132,7 +133,7 @@ class _Named(msgspec.Struct):
     user: str | None = None
 
 
-_named_decoder = msgspec.json.Decoder(_Named)
+_named_decoder: Final = msgspec.json.Decoder(_Named)
 
 
 def find_session(exchange: Exchange) -> int | None:

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from zlib import crc32
 
 from ias.contracts import redis_keys
@@ -30,10 +30,10 @@ from ias.gateway.snapshots import Snapshots
 from ias.gateway.usage import TokenCounts
 from ias.gateway.waking import Waking
 
-_SECOND_S = 1.0
-_WORKERS_GONE_AFTER_S = 10
-_OUTCOMES_KEPT_S = 60
-_AWAKE_BELIEVED_S = 30.0
+_SECOND_S: Final = 1.0
+_WORKERS_GONE_AFTER_S: Final = 10
+_OUTCOMES_KEPT_S: Final = 60
+_AWAKE_BELIEVED_S: Final = 30.0
 
 
 class Waiter(Protocol):

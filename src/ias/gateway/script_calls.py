@@ -5,16 +5,17 @@ once per org and admission plan. Packing each call anew costs several times as m
 """
 
 from pathlib import Path
+from typing import Final
 
 from ias.contracts import redis_keys
 from ias.contracts.ids import REQUEST_ID_PREFIX
 from ias.gateway.redis_connection import Script, pack
 
-_ID_LENGTH = len(REQUEST_ID_PREFIX) + 32
-_ID_MARK = "\x01" * _ID_LENGTH
-_NUMBER_MARK = "\x02"
-_NUMBER_MARK_PACKED = b"$1\r\n\x02\r\n"
-_SERVERS_CLOCK = ""
+_ID_LENGTH: Final = len(REQUEST_ID_PREFIX) + 32
+_ID_MARK: Final = "\x01" * _ID_LENGTH
+_NUMBER_MARK: Final = "\x02"
+_NUMBER_MARK_PACKED: Final = b"$1\r\n\x02\r\n"
+_SERVERS_CLOCK: Final = ""
 """The time by which limits drain and leases run out is Redis' own: gateways' clocks differ. Tests give another."""
 
 
@@ -25,9 +26,9 @@ def read_script(name: str) -> Script:
     return Script((directory / f"{name}.lua").read_text().replace("--@ buckets.lua\n", common))
 
 
-RESERVE = read_script("reserve")
-SETTLE = read_script("settle")
-RESTORE = read_script("restore")
+RESERVE: Final = read_script("reserve")
+SETTLE: Final = read_script("settle")
+RESTORE: Final = read_script("restore")
 
 
 def _template(*command: str | bytes | int) -> bytes:
@@ -36,7 +37,7 @@ def _template(*command: str | bytes | int) -> bytes:
     return packed.replace(_ID_MARK.encode(), b"%b").replace(_NUMBER_MARK_PACKED, b"%b")
 
 
-_BULKS = tuple(b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(1024))
+_BULKS: Final = tuple(b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(1024))
 """Of lifetimes and most counts of tokens."""
 
 

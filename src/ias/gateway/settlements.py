@@ -1,14 +1,14 @@
 """Settlement of reservations in Redis, kept until Redis has taken it: a lost connection delays the books, never bends them."""
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from ias.gateway.redis_connection import RedisAwayError, RedisConnection
 from ias.gateway.script_calls import SettleCall
 
-_BACKLOG_MAX = 200_000
+_BACKLOG_MAX: Final = 200_000
 
 log = structlog.get_logger("ias.gateway.settlements")
 

@@ -14,17 +14,17 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
-SEGMENT_BYTES_MAX = 16_777_216
-BATCH_RECORDS_MAX = 500
-_BATCH_BYTES_MAX = 1_048_576
-_UNWRITTEN_BYTES_MAX = 16_777_216
-_LOCK_NAME = "lock"
-_SUFFIX = ".jsonl"
+SEGMENT_BYTES_MAX: Final = 16_777_216
+BATCH_RECORDS_MAX: Final = 500
+_BATCH_BYTES_MAX: Final = 1_048_576
+_UNWRITTEN_BYTES_MAX: Final = 16_777_216
+_LOCK_NAME: Final = "lock"
+_SUFFIX: Final = ".jsonl"
 PROGRESS_NAME, PROGRESS_UNFINISHED_NAME = "progress", "progress.unfinished"
 """What `stream_progress` keeps beside the segments, and what that is made of."""
 

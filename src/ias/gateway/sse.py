@@ -4,9 +4,9 @@ Lines end with LF, CRLF or CR and with nothing else (U+2028 inside JSON is no li
 dropped, and so are events without data: OpenAI's SDKs try to parse what they are given.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):

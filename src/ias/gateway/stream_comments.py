@@ -3,13 +3,15 @@
 Off unless `IAS_GATEWAY_STREAM_COMMENT_S` is set, and then a class of its own: connections without them do not even ask.
 """
 
+from typing import Final
+
 from ias.gateway.connection import ServerConnection
 from ias.gateway.exchange import Request
 from ias.gateway.pipeline import Pipeline
 
-_COMMENT = b": keep-alive\n"
+_COMMENT: Final = b": keep-alive\n"
 """One line end, not two: an empty line would end an event, and some clients parse one without data as JSON."""
-_COMMENT_CHUNK = b"%x\r\n%b\r\n" % (len(_COMMENT), _COMMENT)
+_COMMENT_CHUNK: Final = b"%x\r\n%b\r\n" % (len(_COMMENT), _COMMENT)
 
 
 class CommentingConnection(ServerConnection):

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import httptools
@@ -18,10 +18,10 @@ from ias.gateway.dialing import Dialer
 from ias.gateway.known_head import KnownHead
 from ias.gateway.settings import GatewaySettings
 
-_HEAD_BYTES_MAX = 65_536
-_FOREVER = float("inf")
+_HEAD_BYTES_MAX: Final = 65_536
+_FOREVER: Final = float("inf")
 
-EVENT_STREAM = b"text/event-stream"
+EVENT_STREAM: Final = b"text/event-stream"
 """How the Content-Type of a stream begins."""
 
 

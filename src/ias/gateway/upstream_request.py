@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("ias.gateway.upstream")
 
-_NOTHING: frozenset[str] = frozenset()
-_encode = msgspec.json.Encoder().encode
+_NOTHING: Final[frozenset[str]] = frozenset()
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class UpstreamRequests:

@@ -1,7 +1,7 @@
 """A request as routing sees it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 Priority = Literal["high", "normal", "low"]
 """Orders the requests of one org among themselves; other orgs' shares are the same whatever it says."""
 
-PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+PRIORITIES: Final[tuple[Priority, ...]] = ("high", "normal", "low")
 
-OUTPUT_WEIGHT = 2
+OUTPUT_WEIGHT: Final = 2
 """What a token of output is as work, a computed token of the prompt being 1; the choice of the paper that `fair_queue` names."""
 
 

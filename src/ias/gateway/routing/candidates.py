@@ -5,20 +5,20 @@ failed behind all others, and is all there is when the registry's word is missin
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ias.contracts.backend_states import STALE_AFTER_S, BackendState, BackendStates
 from ias.contracts.routes import Backend
 from ias.gateway.routing.loads import Load
 from ias.gateway.routing.strategies import Candidate
 
-_RAMP_FIRST = 0.1
-_RAMP_STEP_S = 1.0
-_KV_CACHE_USAGE_MAX = 0.85
+_RAMP_FIRST: Final = 0.1
+_RAMP_STEP_S: Final = 1.0
+_KV_CACHE_USAGE_MAX: Final = 0.85
 """A backend whose cache is fuller by its last metrics is given nothing more: it would soon have to put running answers aside and
 compute them again, and comes to nothing else."""
-_FOREVER = float("inf")
-_UNKNOWN = BackendState(health="unknown", since=0)
+_FOREVER: Final = float("inf")
+_UNKNOWN: Final = BackendState(health="unknown", since=0)
 
 
 class Tier(NamedTuple):

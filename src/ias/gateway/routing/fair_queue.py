@@ -9,20 +9,20 @@ only expected of theirs: absence earns nothing.
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.gateway.routing.asks import PRIORITIES, Ask
 from ias.gateway.routing.loads import Place
 
-_KEPT_MAX = 10_000
-_LOOKED_AT_MAX = 16
-_MODEST = 0.8
+_KEPT_MAX: Final = 10_000
+_LOOKED_AT_MAX: Final = 16
+_MODEST: Final = 0.8
 """Of the part that its weight gives it: who was given less than this much of that takes less than its part."""
-RECENT_S = 2.0
+RECENT_S: Final = 2.0
 """Half-life of what counts as an org's recent work."""
-_HEARD_FRESH_S = 5.0
-_NEW_S = 1.0
+_HEARD_FRESH_S: Final = 5.0
+_NEW_S: Final = 1.0
 """How long an org that comes is a newcomer."""
 
 

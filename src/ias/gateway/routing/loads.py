@@ -4,12 +4,14 @@ A Place is held from the choice of a backend until its request is over, however 
 may be the last one to know calls `release`.
 """
 
+from typing import Final
+
 from ias.gateway.routing.prefixes import Cache
 
-REQUEST_TOKENS = 100
+REQUEST_TOKENS: Final = 100
 """What another answer in the making costs a new one, in tokens of prompt; found by measurement, as in `strategies`."""
-_EJECTED_FIRST_S = 1.0
-_EJECTED_LAST_S = 30.0
+_EJECTED_FIRST_S: Final = 1.0
+_EJECTED_LAST_S: Final = 30.0
 
 
 class Load:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from math import ceil
+from typing import Final
 from zlib import crc32
 
 from ias.contracts.backend_states import BackendState
@@ -31,24 +32,24 @@ from ias.gateway.routing.strategies import (
     choose_weighted,
 )
 
-PENDING_TOKENS_MAX = 2048
+PENDING_TOKENS_MAX: Final = 2048
 """Of prompts that a backend is given, by all gateways, before it has begun to answer them: one of vLLM's usual steps, and
 always one prompt. More would wait in its queue, where nobody's turn is heeded."""
 
-_OWNED = 3
+_OWNED: Final = 3
 """The beginning that has an owner is the third, where there are so many: 144 tokens."""
-_OUTPUT_FIRST = 256.0
-_OUTPUT_RATE = 0.02
-_TRUST_FIRST = 0.95
-_TRUST_RATE = 0.05
-_WORTH_WAITING_TOKENS = 1000
+_OUTPUT_FIRST: Final = 256.0
+_OUTPUT_RATE: Final = 0.02
+_TRUST_FIRST: Final = 0.95
+_TRUST_RATE: Final = 0.05
+_WORTH_WAITING_TOKENS: Final = 1000
 """A guess is waited for when it probably saves the computing of so many tokens."""
-_HEADROOM = 4.0
+_HEADROOM: Final = 4.0
 """How much more than they use is kept free for those who take less than their part."""
-_NEVER = float("inf")
-_SHORT_AFTER_S = 0.3
+_NEVER: Final = float("inf")
+_SHORT_AFTER_S: Final = 0.3
 """Backends are kept free when requests have waited for so long without a break. Where there is enough, caches decide alone."""
-_KEPT_S = 3
+_KEPT_S: Final = 3
 """For so many seconds as much is kept free as was needed in any of them: workers, who look at other moments, then agree on most."""
 
 

@@ -7,9 +7,10 @@ prompt to compute.
 """
 
 from collections.abc import Sequence
+from typing import Final
 from zlib import crc32
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN: Final = 4
 
 
 def _cut(longest: int) -> tuple[int, ...]:
@@ -19,9 +20,9 @@ def _cut(longest: int) -> tuple[int, ...]:
     return tuple(cuts)
 
 
-CUTS = _cut(16_000)
+CUTS: Final = _cut(16_000)
 """Tokens of the beginnings that have a name, whole blocks of 16: 64, 128, 256, 512, 640, 800 … to 16,000."""
-_CUTS_BYTES = tuple(cut * BYTES_PER_TOKEN for cut in CUTS)
+_CUTS_BYTES: Final = tuple(cut * BYTES_PER_TOKEN for cut in CUTS)
 
 
 def name_beginnings(text: bytes | bytearray, salt: int, start: int = 0) -> list[int]:
@@ -30,16 +31,15 @@ def name_beginnings(text: bytes | bytearray, salt: int, start: int = 0) -> list[
     Costs a quarter of a microsecond each and one per kilobyte.
     """
     names = []
-    view = memoryview(text)
-    name, at, left = salt, start, len(text) - start
-    for cut in _CUTS_BYTES:
-        if cut > left:
+    beginning = bytes(text[start : start + _CUTS_BYTES[-1]])
+    length, at, name = len(beginning), 0, salt
+    for end in _CUTS_BYTES:
+        if end > length:
             break
-        end = start + cut
-        name = crc32(view[at:end], name)
+        name = crc32(beginning[at:end], name)
         names.append(name)
         at = end
-    return names or [crc32(view[start:], salt)]
+    return names or [crc32(beginning, salt)]
 
 
 class Cache:

@@ -10,19 +10,20 @@ import random
 from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from math import ceil
+from typing import Final, NamedTuple
 
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.loads import REQUEST_TOKENS, Load
 from ias.gateway.routing.prefixes import Cache
 
-_POINTS = 32
+_POINTS: Final = 32
 """Of each backend on the ring."""
 
 
-STICKINESS = 1.5
+STICKINESS: Final = 1.5
 """What a token that has to be computed weighs: above 1, since computing it also evicts another one."""
-OWNER_TOKENS = 200
+OWNER_TOKENS: Final = 200
 """How much longer the owner's queue may be than the shortest before another is chosen for a prompt that nobody knows."""
 
 
@@ -102,23 +103,24 @@ def choose_prefix(
     `matched` is what of the prompt each cache is known to hold; `is_even` says that all candidates weigh the same.
     """
     prompt = STICKINESS * ask.tokens
-    burdens = [c.load.burden + c.others_burden + prompt for c in candidates]
+    whole = int(prompt)  # whole numbers are added up and written down in half the time
+    burdens = [c.load.burden + c.others_burden + whole for c in candidates]
     if matched:
         for index, candidate in enumerate(candidates):
             tokens = matched.get(candidate.load.cache)
             if tokens is not None:
-                burdens[index] -= STICKINESS * tokens
+                burdens[index] -= int(STICKINESS * tokens)
     elif guess is not None:
         owner, trust = guess
         for index, candidate in enumerate(candidates):
             if candidate.load.backend_id == owner:
-                burdens[index] -= OWNER_TOKENS + trust * prompt
+                burdens[index] -= ceil(OWNER_TOKENS + trust * prompt)
     if hidden is not None:
         for index, candidate in enumerate(candidates):
             if candidate.load.backend_id not in hidden.free:
                 burdens[index] += hidden.tokens
     if not is_even:
-        burdens = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
+        return _take_least(ask, candidates, [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)])
     ask.looked_at, ask.burdens = candidates, burdens
     return candidates[burdens.index(min(burdens))]
 
@@ -126,9 +128,7 @@ def choose_prefix(
 def choose_least_tokens(ask: Ask, candidates: Sequence[Candidate]) -> Candidate:
     """The one with the fewest tokens in flight for its weight, this request's counted in."""
     tokens = ask.tokens + ask.output_tokens
-    burdens = [(c.load.tokens + tokens) / c.weight for c in candidates]
-    ask.looked_at, ask.burdens = candidates, burdens
-    return candidates[burdens.index(min(burdens))]
+    return _take_least(ask, candidates, [(c.load.tokens + tokens) / c.weight for c in candidates])
 
 
 def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Candidate:
@@ -139,3 +139,8 @@ def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Can
 def choose_priority(candidates: Sequence[Candidate]) -> Candidate:
     """The first in order of id."""
     return min(candidates, key=lambda candidate: candidate.load.backend_id)
+
+
+def _take_least(ask: Ask, candidates: Sequence[Candidate], burdens: Sequence[float]) -> Candidate:
+    ask.looked_at, ask.burdens = candidates, burdens
+    return candidates[burdens.index(min(burdens))]
