@@ -55,9 +55,8 @@ class RouteTables:
             RedisError: Redis does not answer.
             InvalidRouteTableError: the table contradicts itself.
         """
-        async with (
-            self._pushing
-        ):  # or one that began earlier and ends later would forget which credentials are referred to by now
+        # One after the other: a push that began earlier and ends later would forget which credentials are referred to by now.
+        async with self._pushing:
             async with self._database.transaction() as connection:
                 rows = await read_rows(connection)
             references = {backend.credential_from for backend in rows.backends if backend.credential_from}
