@@ -20,6 +20,8 @@ from tests.servers.killable import PostgresProcess, RabbitProcess
 from tests.servers.redis_process import start_private
 from tests.servers.run import TestRun, create_run
 
+from ias.kit.migrations import migrate
+
 KEPT = [
     "gateway worker",
     "gateway worker",
@@ -58,6 +60,8 @@ async def run_phase(servers: Servers, directory: Path, victims: list[str], minut
         raise AssertionError("the benchmark kills PostgreSQL too")
     url = servers.postgres.url
     databases = {name: postgres_server.create_database(url, name) for name in ("billing", "analytics")}
+    for service, dsn in databases.items():
+        await asyncio.to_thread(migrate, service, dsn)
     tenants = [Tenant() for _ in range(3)]
     running = run_platform(
         directory,

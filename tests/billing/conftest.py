@@ -88,6 +88,7 @@ def settings_for(database_url: str, redis_url: str, **changed: Any) -> BillingSe
         "secret_key": SECRET_KEY,
         "billing_heal_interval_s": 0.05,
         "billing_gateways_return_s": 0.0,
+        "billing_reconcile_pause_s": 0.05,
         "redis_timeout_s": 1.0,
         "database_timeout_s": 5.0,
     } | changed

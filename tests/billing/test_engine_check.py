@@ -101,11 +101,13 @@ async def engines(
 async def test_an_engine_that_counted_what_was_booked_makes_no_difference(engines: Engines) -> None:
     await engines.serve(ago(50), ago(49), (100_000, 20_000))
     await engines.serve(ago(40), ago(39), (50_000, 10_000), backend=1)  # at the same server
-    await engines.count((FIRST, 1_000, 1_000), (ago(30), 151_000, 31_000), (LAST, 151_400, 31_400))
+    await engines.count((FIRST, 1_000, 1_000))
+    assert await engines.differences() == [], "one reading says nothing yet"
+    await engines.count((ago(30), 151_000, 31_000), (LAST, 151_400, 31_400))
     assert await engines.differences() == []
 
 
-@pytest.mark.parametrize("counted", [(100_000, 20_000), (160_000, 32_000), (220_000, 44_000)])
+@pytest.mark.parametrize("counted", [(100_000, 20_000), (220_000, 44_000)])
 async def test_what_was_under_way_at_either_reading_may_be_in_the_count_or_not(
     engines: Engines, counted: tuple[int, int]
 ) -> None:
@@ -141,12 +143,6 @@ async def test_an_engine_that_was_started_anew_counts_on_from_nothing(engines: E
 async def test_what_a_request_used_that_nobody_counted_is_no_lower_bound(engines: Engines) -> None:
     await engines.serve(ago(50), ago(49), (100_000, 20_000), estimated=True)
     await engines.count((FIRST, 0, 0), (LAST, 0, 0))
-    assert await engines.differences() == []
-
-
-async def test_an_engine_with_one_reading_says_nothing_yet(engines: Engines) -> None:
-    await engines.serve(ago(50), ago(49), (100_000, 20_000))
-    await engines.count((FIRST, 7, 7))
     assert await engines.differences() == []
 
 

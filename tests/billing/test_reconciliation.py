@@ -26,7 +26,6 @@ from ias.contracts.events import UsageRecord
 from ias.contracts.spending import window_start
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
-from ias.kit.migrations import migrate
 from tests.analytics.conftest import settings_for as analytics_settings
 from tests.billing.conftest import RunningBilling, client_of, create_budget, create_price
 from tests.billing.gateway import Gateway
@@ -67,13 +66,12 @@ class Books:
 @pytest.fixture
 async def books(
     run_billing: RunningBilling,
-    make_database: Callable[[str], str],
+    make_migrated_database: Callable[[str], str],
     issuer: TokenIssuer,
     database: Database,
     redis: Redis,
 ) -> AsyncIterator[Books]:
-    dsn = make_database("analytics")
-    await asyncio.to_thread(migrate, "analytics", dsn)
+    dsn = make_migrated_database("analytics")
     settings = analytics_settings(dsn)
     app = assemble_analytics(settings, fetch_jwks=issuer.fetch_jwks)
     async with AsyncExitStack() as stack:
@@ -199,3 +197,20 @@ async def test_a_window_that_begins_in_the_middle_of_an_hour_is_compared_from_th
     for zone in ("Asia/Kolkata", "Asia/Kathmandu", "UTC"):
         await create_budget(books.billing, org_id, window="day", time_zone=zone)
     assert [told for told in await books.differences() if told[0] == "counters"] == []
+
+
+async def test_the_timer_compares_by_itself_and_its_metric_tells(
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
+) -> None:
+    await Booking(database).book(check_message(message(make_record(org_id))).records)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE spend_hourly SET entries = entries + 1"))
+    async with run_billing(billing_reconcile_interval_s=0.2) as app, client_of(app, issuer.platform_admin()) as billing:
+
+        async def has_told() -> bool:
+            metrics = (await billing.get("/metrics")).text
+            return 'ias_billing_reconciliation_differences{check="balances"} 1.0' in metrics
+
+        await eventually(has_told)
+        run = (await billing.get("/billing/v1/reconciliations")).json()["data"][0]
+    assert [(one["check"], one["org_id"]) for one in run["differences"]] == [("balances", org_id)]

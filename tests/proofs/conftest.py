@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture
-def proof_databases(make_database: Callable[[str], str]) -> dict[str, str]:
-    return {service: make_database(service) for service in ("billing", "analytics")}
+def proof_databases(make_migrated_database: Callable[[str], str]) -> dict[str, str]:
+    return {service: make_migrated_database(service) for service in ("billing", "analytics")}

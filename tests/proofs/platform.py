@@ -26,7 +26,6 @@ from redis.asyncio import Redis
 from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
-from ias.kit.migrations import migrate
 from tests.kit.token_issuer import TokenIssuer
 from tests.servers.launch import free_port
 
@@ -190,9 +189,7 @@ async def run_platform(
     engine_options: tuple[str, ...] = (),
     **settings: str,
 ) -> AsyncIterator[Platform]:
-    """Everything, ready for requests. `settings` are the processes' environment, beside what they need."""
-    for service, dsn in databases.items():
-        await asyncio.to_thread(migrate, service, dsn)
+    """Everything, ready for requests, on migrated databases. `settings` are the processes' environment, beside what they need."""
     issuer = TokenIssuer()
     async with AsyncExitStack() as stack:
         identity_url = await stack.enter_async_context(_serve_jwks(issuer))

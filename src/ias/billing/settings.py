@@ -25,6 +25,11 @@ class BillingSettings(BusSettings, MailSettings, ServiceSettings):
         gt=0,
         description="How often the ledger is compared with its projections, with analytics and with Redis.",
     )
+    billing_reconcile_pause_s: float = Field(
+        3.0,
+        gt=0,
+        description="How long what differs is given to arrive before a reconciliation looks at it again.",
+    )
     billing_alert_interval_s: float = Field(
         1.0, gt=0, le=60, description="How often alerts that are to be told are looked for."
     )

@@ -68,8 +68,6 @@ _TIMERS_STOP_TIMEOUT_S = 15.0
 _RESOLVE_TIMEOUT_S = 3.0
 _ANSWER_BYTES_MAX = 65_536
 """Of a webhook. Nobody reads it."""
-_RECONCILE_PAUSE_S = 3.0
-"""Records reach the ledger within it, as a rule."""
 _CLOCKS_DIFFER = timedelta(seconds=2)
 
 
@@ -194,7 +192,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
             database,
             counters,
             *_open_other_books(settings, http, database),
-            pause_s=_RECONCILE_PAUSE_S,
+            pause_s=settings.billing_reconcile_pause_s,
             uncertainty=_CLOCKS_DIFFER,
         )
         bus_url = settings.bus_url.get_secret_value()
