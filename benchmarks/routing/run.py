@@ -40,7 +40,10 @@ ATTAINMENT = 0.95
 """Capacity is the highest rate at which this share of requests has its first token within the objective."""
 SEARCH_FACTORS = (0.35, 0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0, 5.6, 8.0)
 """Of a scenario's rate: those that are tried, until two in a row above it fail."""
-HEADER = "| scenario | policy | ok | within | goodput/s | capacity/s | TTFT p50 | p99 | ITL p50 | hits | Jain | victims p99 |"
+HEADER = (
+    "| scenario | policy | ok | within | goodput/s | capacity/s | TTFT p50 | p99 | ITL p50 | hits | Jain"
+    " | victims p99 | of alone |"
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,16 @@ def summary_of(scenario: Scenario, run: Run) -> Summary:
     return summarize(run.records, since_s=WARM_UP_S, until_s=DURATION_S, ttft_objective_s=scenario.ttft_objective_s)
 
 
+def measure_alone(scenario: Scenario, asked: Asked) -> float:
+    """The victims' p99 on half of the replicas without the others, by the same policy in one gateway, in seconds."""
+    if scenario.alone is None:
+        return float("nan")
+    workload, replicas = scenario.alone(scenario.rate, asked.seed), scenario.replicas[: len(scenario.replicas) // 2]
+    return summary_of(
+        scenario, simulate(workload, replicas, POLICIES[asked.policy](1), Setting(seed=asked.seed))
+    ).ttft.p99
+
+
 def describe(scenario: Scenario, asked: Asked, run: Run, capacity: str) -> str:
     """A line of the table."""
     summary = summary_of(scenario, run)
@@ -144,7 +157,7 @@ def describe(scenario: Scenario, asked: Asked, run: Run, capacity: str) -> str:
         *(asked.scenario, asked.policy, f"{summary.ok}/{summary.requests}", f"{summary.attainment:.0%}"),
         *(f"{summary.goodput:.1f}", capacity, f"{summary.ttft.p50:.3f} s", f"{summary.ttft.p99:.3f} s"),
         *(f"{summary.itl.p50 * 1000:.1f} ms", f"{summary.cache_hit_rate:.0%}", f"{index:.2f}"),
-        "-" if victims is None else f"{victims:.3f} s",
+        *(("-", "-") if victims is None else (f"{victims:.3f} s", f"{victims / measure_alone(scenario, asked):.2f}")),
     )
     return "| " + " | ".join(cells) + " |"
 

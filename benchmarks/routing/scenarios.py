@@ -31,6 +31,8 @@ class Scenario:
     ttft_objective_s: float = 0.5
     victims: tuple[str, ...] = ()
     """Tenants whose latency is told apart."""
+    alone: Callable[[float, int], list[Conversation]] | None = None
+    """Their load without the others', which half of the replicas, their share, would serve."""
 
 
 def cluster(*, slow: Mapping[int, float] | None = None, outage: Outage | None = None) -> tuple[ReplicaSpec, ...]:
@@ -68,18 +70,22 @@ def unshared(rate: float, seed: int) -> list[Conversation]:
 
 def flooded(rate: float, seed: int) -> list[Conversation]:
     """A tenant with a modest load, beside one that sends twenty times as much as from a third of the time on."""
-    victim = workloads.unshared(rate=rate, duration_s=DURATION_S, lengths=LENGTHS, seed=seed, tenant="victim")
     crowd = workloads.flood(
         tenant="flood", starts_s=WARM_UP_S, duration_s=MEASURED_S, rate=20 * rate, lengths=Lengths(1500, 100), seed=seed
     )
-    return workloads.merge(victim, crowd)
+    return workloads.merge(victim(rate, seed), crowd)
+
+
+def victim(rate: float, seed: int) -> list[Conversation]:
+    """The modest one of `flooded`."""
+    return workloads.unshared(rate=rate, duration_s=DURATION_S, lengths=LENGTHS, seed=seed, tenant="victim")
 
 
 SCENARIOS: Mapping[str, Scenario] = {
     "sharing": Scenario("heavy prefix sharing", sharing, cluster(), 20),
     "chat": Scenario("multi-turn chat", chat, cluster(), 6),
     "unshared": Scenario("no sharing", unshared, cluster(), 30),
-    "flood": Scenario("one tenant flooding", flooded, cluster(), 5, victims=("victim",)),
+    "flood": Scenario("one tenant flooding", flooded, cluster(), 5, victims=("victim",), alone=victim),
     "heterogeneous": Scenario(
         "two of eight replicas three times as slow, heavy sharing", sharing, cluster(slow={0: 3, 1: 3}), 15
     ),

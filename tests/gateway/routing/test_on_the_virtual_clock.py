@@ -1,12 +1,12 @@
 """What routing is for, on the simulator's clock: the same on every machine. `benchmarks/routing` has the whole comparison."""
 
 from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
-from benchmarks.routing.run import Asked, simulate_at, summary_of
-from benchmarks.routing.scenarios import DURATION_S, LENGTHS, REPLICAS, SCENARIOS, WARM_UP_S, cluster
+from benchmarks.routing.run import Asked, measure_alone, simulate_at, summary_of
+from benchmarks.routing.scenarios import DURATION_S, LENGTHS, SCENARIOS, WARM_UP_S, cluster
 
 from ias.engine.simulation import workloads
 from ias.engine.simulation.cluster import Setting, simulate
-from ias.engine.simulation.results import fairness, summarize, summarize_tenants
+from ias.engine.simulation.results import fairness, summarize_tenants
 
 
 def test_where_prompts_are_shared_it_serves_twice_as_many_in_time_as_round_robin() -> None:
@@ -21,14 +21,12 @@ def test_where_prompts_are_shared_it_serves_twice_as_many_in_time_as_round_robin
 
 
 def test_who_is_flooded_hardly_notices() -> None:
-    scenario = SCENARIOS["flood"]
+    scenario, asked = SCENARIOS["flood"], Asked("flood", "gateway", 1, 6, False)
     window = {"since_s": WARM_UP_S, "until_s": DURATION_S, "ttft_objective_s": 0.5}
-    load = workloads.unshared(rate=scenario.rate, duration_s=DURATION_S, lengths=LENGTHS, seed=6, tenant="victim")
-    alone = summarize(simulate(load, cluster()[: REPLICAS // 2], GatewayDispatcher, Setting(seed=6)).records, **window)
-    run = simulate_at(scenario, Asked("flood", "gateway", 1, 6, False), scenario.rate)
+    run = simulate_at(scenario, asked, scenario.rate)
     flooded = summarize_tenants(run.records, **window)["victim"]
     assert flooded.ok == flooded.requests
-    assert flooded.ttft.p99 < 1.3 * alone.ttft.p99
+    assert flooded.ttft.p99 < 1.3 * measure_alone(scenario, asked)
 
 
 def test_where_all_ask_for_more_than_there_is_each_is_given_what_its_weight_says() -> None:

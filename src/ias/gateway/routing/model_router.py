@@ -278,9 +278,10 @@ class ModelRouter:
         share = self.queue.share(now_s)
         self._modest = share.modest
         count = self._count_kept(share, int(now_s)) if self._is_short(now_s) else 0
-        if count != len(self._kept):
+        surely = min((count + 1) // 2, min(self._needed.values(), default=0))
+        if count != len(self._kept) or surely != len(self._surely_kept):
             order = sorted(self.loads, key=lambda name: crc32(name.encode()))
-            self._kept, self._surely_kept = frozenset(order[:count]), frozenset(order[: (count + 1) // 2])
+            self._kept, self._surely_kept = frozenset(order[:count]), frozenset(order[:surely])
 
     def _is_short(self, now_s: float) -> bool:
         if not self.queue.length:
