@@ -123,7 +123,7 @@ class GatewayDispatcher:
 
     def _send(self, router: ModelRouter, ask: Ask, request: Request, place: Place, now_s: float) -> Decision:
         self._places[request.number] = place
-        router.queue.charge(ask.org_id, ask.work, now_s, ask.weight)
+        router.queue.charge(ask.org_id, ask.work, now_s, ask.weight, place)
         return Send(request, int(place.load.backend_id))
 
     def _refuse(self, request: Request) -> Decision:

@@ -111,7 +111,7 @@ class Routers:
         found = router.ask(ask)
         if not isinstance(found, Place):
             return None
-        router.queue.charge(ask.org_id, ask.work, now, ask.weight)
+        router.queue.charge(ask.org_id, ask.work, now, ask.weight, found)
         return found
 
     def wait(self, desk: Desk, ask: Ask, waiter: Waiter) -> Waiting:
@@ -173,7 +173,7 @@ class Routers:
         router, now = desk.router, self._clock.monotonic
         for waiting, place in router.next_placed(now):
             ask = waiting.ask
-            router.queue.charge(ask.org_id, ask.work, now, ask.weight)
+            router.queue.charge(ask.org_id, ask.work, now, ask.weight, place)
             waiting.for_whom.placed(place)
 
     # -------------------------------------------------------------- what is known of backends

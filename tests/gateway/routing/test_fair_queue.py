@@ -160,15 +160,15 @@ def test_a_newcomer_begins_at_as_many_backends_as_its_weight_gives_it() -> None:
             ask = prompt(f"{org} {n} " * 100, org, weight=weight)
             found = made.ask(ask)
             if isinstance(found, Place):
-                made.queue.charge(org, ask.work, 0.0, weight)
+                made.queue.charge(org, ask.work, 0.0, weight, found)
                 places.append(found)
         return places
 
     assert len(begin("here", 6)) == 6, "nobody else is here"
     made.look_at_shares(0.1)
     first = begin("new", 8)
-    assert len(first) == 5, "half of eight, and the one that it came with"
-    assert len(begin("heavy", 8, weight=300)) == 7
+    assert len(first) == 4, "half of eight"
+    assert len(begin("heavy", 8, weight=300)) == 6
     for place_ in first:
         place_.begin()
     assert len(begin("new", 8)) == 4

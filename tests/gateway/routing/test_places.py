@@ -26,7 +26,7 @@ class Requests(RuleBasedStateMachine):
         self.now = 0.0
 
     def take(self, ask: Ask, place: Place) -> None:
-        self.router.queue.charge(ask.org_id, ask.work, self.now)
+        self.router.queue.charge(ask.org_id, ask.work, self.now, ask.weight, place)
         self.held.append((ask, place))
 
     def serve(self) -> None:

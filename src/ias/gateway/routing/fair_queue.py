@@ -156,26 +156,30 @@ class FairQueue:
 
     # -------------------------------------------------------------- work
 
-    def charge(self, org_id: str, work: float, now_s: float, weight: int = QUEUE_WEIGHT_USUAL) -> None:
-        """The org, of that weight, is given a place for so much work."""
+    def charge(
+        self, org_id: str, work: float, now_s: float, weight: int = QUEUE_WEIGHT_USUAL, place: Place | None = None
+    ) -> None:
+        """The org, of that weight, is given the place for so much work."""
         org = self._orgs.get(org_id) or self._enter(org_id)
         if org.work < self._floor and not org.is_here:
             org.work = self._floor
         if org.weight != weight:
             org.weigh(weight)
         if org.is_new:
-            self._welcome(org_id, org, now_s)
+            self._welcome(org_id, org, now_s, place)
         org.in_flight += 1
         org.give(work, now_s)
         if self.tells:
             self._untold[org_id] = self._untold.get(org_id, 0.0) + work
 
-    def _welcome(self, org_id: str, org: _Org, now_s: float) -> None:
+    def _welcome(self, org_id: str, org: _Org, now_s: float, place: Place | None) -> None:
         org.is_new = False
         self._near[org_id] = org
         if self._weight_here:
             part = org.weight / (org.weight + self._weight_here)
-            self.newcomers[org_id] = Newcomer(part, now_s + _NEW_S)
+            newcomer = self.newcomers[org_id] = Newcomer(part, now_s + _NEW_S)
+            if place is not None:
+                newcomer.note(place)
 
     def settle(self, org_id: str, *, charged: float, used: float) -> None:
         """One of its requests is over, and was more work than it was charged for, or less."""
