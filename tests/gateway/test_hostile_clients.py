@@ -334,3 +334,19 @@ async def test_a_client_that_offers_another_protocol_is_answered_in_this_one(
         await client.send(request_bytes(method="GET", path="/v1/models", key=gateway.pushed.key, headers=offer))
         assert (await client.read_answer()).status == 200
         assert await read_all(client) == b""
+
+
+@pytest.mark.parametrize("key", ["a key", None])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_what_follows_a_refused_transfer_encoding_is_not_served(
+    gateway: RunningGateway, upstream: ScriptedUpstream, version: str, key: str | None
+) -> None:
+    coding = "chunked" if version == "1.0" else "gzip, chunked"
+    refused = request_bytes(key=gateway.pushed.key, version=version, headers={"transfer-encoding": coding})
+    async with connect(gateway.port) as client:
+        await client.send(refused + b"0\r\n\r\n" + request_bytes(chat(), key=key and gateway.pushed.key))
+        assert (await client.read_answer()).status == 400
+        assert await read_all(client) == b""
+    await asyncio.sleep(0.1)
+    assert upstream.received == []
+    assert gateway.worker.gateway.metrics.in_flight == 0

@@ -214,8 +214,9 @@ class ServerConnection:
     # -------------------------------------------------------------- httptools: a request arrives
 
     def on_message_begin(self) -> None:
-        """Httptools."""
-        self._arriving = Request()
+        """httptools: nothing is served of what the same bytes hold behind the last request that will be answered."""
+        is_last_behind = self._closes_after or self._late_refusal is not None
+        self._arriving = None if is_last_behind else Request()
 
     def on_url(self, url: bytes) -> None:
         """httptools: may come in pieces."""
