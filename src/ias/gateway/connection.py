@@ -26,6 +26,9 @@ _FOREVER: Final = float("inf")
 _WAITING_MAX: Final = 16
 _DRAINED_BODY_BYTES_MAX: Final = 65_536
 """A refused request's body up to this size is read to its end, so that the connection stays usable."""
+_BODY_STEP_BYTES: Final = 16_384
+"""So much of a body must come within its deadline, which each further step renews: one byte now and then holds no connection."""
+_TRANSFER_ENCODING_FAULT: Final = "The request's Transfer-Encoding is not supported."
 _LINGER_S: Final = 2.0
 _WRITE_BUFFER_HIGH_BYTES: Final = 65_536
 _JOINED_BYTES_MAX: Final = 65_536
@@ -237,7 +240,9 @@ class ServerConnection:
         elif name == b"transfer-encoding":
             request.is_chunked = True
             if value.lower() != b"chunked":
-                request.headers[b"transfer-encoding"] = value
+                request.fault = _TRANSFER_ENCODING_FAULT
+        elif name == b"host":
+            request.hosts += 1
 
     def on_headers_complete(self) -> None:
         """httptools: the head is whole; the request can be judged before its body comes."""
@@ -248,6 +253,10 @@ class ServerConnection:
         request.method = parser.get_method().decode("latin-1")
         request.is_http10 = parser.get_http_version() != "1.1"
         request.keeps_alive = parser.should_keep_alive() and not request.is_http10 and not parser.should_upgrade()
+        if request.is_http10 and request.is_chunked:
+            request.fault = _TRANSFER_ENCODING_FAULT
+        elif not request.is_http10 and request.hosts != 1:
+            request.fault = "A request needs one Host header."  # RFC 9112, section 3.2
         self._in_head = False
         if self._begins_head:  # what follows in the same bytes begins elsewhere
             self._begins_head = False
@@ -279,8 +288,10 @@ class ServerConnection:
             return
         if isinstance(request.body, bytes):
             request.body = bytearray(request.body)
+        before = len(request.body)
         request.body += data
-        self.deadline = self._loop.time() + self._settings.gateway_body_timeout_s
+        if len(request.body) // _BODY_STEP_BYTES > before // _BODY_STEP_BYTES:
+            self.deadline = self._loop.time() + self._settings.gateway_body_timeout_s
 
     def on_message_complete(self) -> None:
         """httptools: the request is whole."""
@@ -305,9 +316,9 @@ class ServerConnection:
     def _start(self, request: Request) -> None:
         self._is_answered = self._is_streaming = self._wants_body = False
         self.deadline = _FOREVER if request.is_complete else self._loop.time() + self._settings.gateway_body_timeout_s
-        if b"transfer-encoding" in request.headers or (request.is_chunked and request.is_http10):
+        if request.fault is not None:
             self._waiting.clear()
-            self._refuse_protocol(malformed_http("The request's Transfer-Encoding is not supported."))
+            self._refuse_protocol(malformed_http(request.fault))
             return
         self._request = request
         if not request.is_complete and not request.is_chunked and not request.content_length:

@@ -60,6 +60,10 @@ class Request:
     is_complete = False
     is_http10 = False
     keeps_alive = True
+    hosts = 0
+    """How many Host headers it has."""
+    fault: str | None = None
+    """Why its head cannot be served."""
     plan: Plan | None = None
     """Set when the request begins."""
     credentials: "Credentials | None" = None

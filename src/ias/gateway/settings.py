@@ -38,7 +38,9 @@ class GatewaySettings(BusSettings, ProcessSettings):
     gateway_header_timeout_s: float = Field(
         10.0, gt=0, description="From a request's first byte to the end of its head."
     )
-    gateway_body_timeout_s: float = Field(30.0, gt=0, description="Longest silence while a request body arrives.")
+    gateway_body_timeout_s: float = Field(
+        30.0, gt=0, description="How long a request body, or each further 16 KiB of it, may take to arrive."
+    )
     gateway_keepalive_s: float = Field(75.0, gt=0, description="Idle time before a client connection is closed.")
     gateway_write_timeout_s: float = Field(60.0, gt=0, description="Longest time a client may take no byte at all.")
     gateway_drain_s: float = Field(30.0, ge=0, description="Time that running requests get to finish after SIGTERM.")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.gateway.conftest import StartGateway
 from tests.gateway.platform import Pushed, RunningGateway, backends, budget, until
-from tests.gateway.raw_client import ask, chat, connect, request_bytes
+from tests.gateway.raw_client import RawClient, ask, chat, connect, request_bytes
 from tests.gateway.scripted_upstream import Received, ScriptedUpstream, Session, answer_politely, chunk, completion
 
 
@@ -359,6 +359,37 @@ async def test_74_what_could_be_read_in_two_ways_is_refused_and_the_connection_c
         assert answer.headers["connection"] == "close"
         assert await client.is_closed()
     assert upstream.received == []
+
+
+@pytest.mark.parametrize("hosts", [b"", b"host: a\r\nhost: b\r\n", b"host: g\r\nHOST: g\r\n"])
+async def test_a_request_without_one_host_is_refused(gateway: RunningGateway, hosts: bytes) -> None:
+    async with connect(gateway.port) as client:
+        await client.send(b"GET /v1/models HTTP/1.1\r\n" + hosts + b"\r\n")
+        answer = await client.read_answer()
+        assert (answer.status, answer.error["message"]) == (400, "A request needs one Host header.")
+        assert await client.is_closed()
+
+
+async def test_a_body_that_comes_byte_by_byte_is_given_up(
+    start_gateway: StartGateway, pushed: Pushed, upstream: ScriptedUpstream
+) -> None:
+    await pushed.everything(upstream.url)
+    gateway = await start_gateway(gateway_body_timeout_s=1.0)
+    await gateway.until_ready()
+    async with connect(gateway.port) as client:
+        await client.send(request_bytes(key=pushed.key, headers={"content-length": "100000"}))
+        dribbling = asyncio.create_task(_dribble(client))
+        try:
+            async with asyncio.timeout(30):
+                assert (await client.read_answer()).status == 408
+        finally:
+            dribbling.cancel()
+
+
+async def _dribble(client: RawClient) -> None:
+    while True:
+        await client.send(b" ")
+        await asyncio.sleep(0.05)
 
 
 async def test_slow_heads_bodies_and_idle_connections_are_ended(
