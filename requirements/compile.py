@@ -49,6 +49,7 @@ MODULES = (
     "record_lines",
     "redis_connection",
     "relay",
+    "request_heads",
     "request_ids",
     "route",
     "routers",

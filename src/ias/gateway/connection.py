@@ -21,6 +21,7 @@ from ias.gateway.errors import Refusal, malformed_http
 from ias.gateway.exchange import Exchange, Request
 from ias.gateway.known_head import KnownHead
 from ias.gateway.pipeline import Pipeline
+from ias.gateway.request_heads import judge_head, take_header
 
 _FOREVER: Final = float("inf")
 _WAITING_MAX: Final = 16
@@ -28,7 +29,6 @@ _DRAINED_BODY_BYTES_MAX: Final = 65_536
 """A refused request's body up to this size is read to its end, so that the connection stays usable."""
 _BODY_STEP_BYTES: Final = 16_384
 """So much of a body must come within its deadline, which each further step renews: one byte now and then holds no connection."""
-_TRANSFER_ENCODING_FAULT: Final = "The request's Transfer-Encoding is not supported."
 _LINGER_S: Final = 2.0
 _WRITE_BUFFER_HIGH_BYTES: Final = 65_536
 _JOINED_BYTES_MAX: Final = 65_536
@@ -41,25 +41,6 @@ _TCP_CLOSED_STATES: Final = frozenset({7})  # TCP_CLOSE: the peer has answered w
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_IN_STREAM: Final = b"2\r\n:\n\r\n"
 
-_KEPT_HEADERS: Final = frozenset(
-    {
-        b"authorization",
-        b"api-key",
-        b"x-api-key",
-        b"content-encoding",
-        b"expect",
-        b"origin",
-        b"access-control-request-headers",
-        b"openai-organization",
-        b"openai-project",
-        b"x-forwarded-for",
-        b"idempotency-key",
-        b"x-session-id",
-        b"x-ias-priority",
-        b"traceparent",
-        b"tracestate",
-    }
-)
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -228,21 +209,8 @@ class ServerConnection:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header."""
-        name = name.lower()
-        request = self._arriving
-        if request is None:
-            return
-        if name in _KEPT_HEADERS:
-            known = request.headers.get(name)
-            request.headers[name] = value if known is None else known + b", " + value
-        elif name == b"content-length":
-            request.content_length = int(value)
-        elif name == b"transfer-encoding":
-            request.is_chunked = True
-            if value.lower() != b"chunked":
-                request.fault = _TRANSFER_ENCODING_FAULT
-        elif name == b"host":
-            request.hosts += 1
+        if self._arriving is not None:
+            take_header(self._arriving, name.lower(), value)
 
     def on_headers_complete(self) -> None:
         """httptools: the head is whole; the request can be judged before its body comes."""
@@ -253,10 +221,7 @@ class ServerConnection:
         request.method = parser.get_method().decode("latin-1")
         request.is_http10 = parser.get_http_version() != "1.1"
         request.keeps_alive = parser.should_keep_alive() and not request.is_http10 and not parser.should_upgrade()
-        if request.is_http10 and request.is_chunked:
-            request.fault = _TRANSFER_ENCODING_FAULT
-        elif not request.is_http10 and request.hosts != 1:
-            request.fault = "A request needs one Host header."  # RFC 9112, section 3.2
+        judge_head(request)
         self._in_head = False
         if self._begins_head:  # what follows in the same bytes begins elsewhere
             self._begins_head = False
