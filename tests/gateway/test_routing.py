@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -244,58 +245,47 @@ async def test_who_waits_too_long_is_refused_with_when_to_come_back(
         await gateway.until_nothing_is_held()
 
 
-async def test_a_flooding_org_does_not_keep_another_waiting(start_gateway: StartGateway, pushed: Pushed) -> None:
+async def order_of_turns(
+    start_gateway: StartGateway, pushed: Pushed, asked: Iterable[str], *, weight: int = 100
+) -> list[str]:
+    """In which order a backend with one place serves requests of the orgs "one" and "two", which come all at once."""
     gate = Gate()
+    order: list[str] = []
     async with run_upstream(gate) as only:
         await pushed.everything(only.url)
         await pushed.routes({"m": {"backends": backends(only.url, concurrency_max=1)}})
         await pushed.tenants(org="org-2", project="project-2")
-        other = await pushed.api_key(generate_key(), key_id="key-2", org_id="org-2", project_id="project-2")
+        await pushed.ceilings(org="org-2", queue_weight=weight)
+        key_of_two = await pushed.api_key(generate_key(), key_id="key-2", org_id="org-2", project_id="project-2")
         gateway = await start_gateway()
         await gateway.until_ready()
-        order: list[str] = []
+        routers = gateway.worker.gateway.routers
 
         async def note(name: str, http: httpx.AsyncClient) -> None:
             assert (await ask(http)).status_code == 200
             order.append(name)
 
-        async with client(gateway) as flood, client(gateway, other) as modest:
-            tasks = [asyncio.create_task(note("flood", flood)) for _ in range(12)]
-            await until(lambda: gateway.worker.gateway.routers.waiting == 11)
-            tasks.append(asyncio.create_task(note("modest", modest)))
-            await until(lambda: gateway.worker.gateway.routers.waiting == 12)
+        async with client(gateway) as one, client(gateway, key_of_two) as two:
+            tasks: list[asyncio.Task[None]] = []
+            for waiting, name in enumerate(asked):
+                tasks.append(asyncio.create_task(note(name, one if name == "one" else two)))
+                await until(lambda n=waiting: routers.waiting == n)  # type: ignore[misc]
             gate.opened.set()
             await asyncio.gather(*tasks)
-        assert order.index("modest") <= 2
         await gateway.until_nothing_is_held()
+    return order
+
+
+async def test_a_flooding_org_does_not_keep_another_waiting(start_gateway: StartGateway, pushed: Pushed) -> None:
+    order = await order_of_turns(start_gateway, pushed, ["one"] * 12 + ["two"])
+    assert order.index("two") <= 2
 
 
 async def test_an_org_of_three_times_the_weight_is_given_three_turns_for_one(
     start_gateway: StartGateway, pushed: Pushed
 ) -> None:
-    gate = Gate()
-    async with run_upstream(gate) as only:
-        await pushed.everything(only.url)
-        await pushed.routes({"m": {"backends": backends(only.url, concurrency_max=1)}})
-        await pushed.tenants(org="org-2", project="project-2")
-        await pushed.ceilings(org="org-2", queue_weight=300)
-        heavy_key = await pushed.api_key(generate_key(), key_id="key-2", org_id="org-2", project_id="project-2")
-        gateway = await start_gateway()
-        await gateway.until_ready()
-        order: list[str] = []
-
-        async def note(name: str, http: httpx.AsyncClient) -> None:
-            assert (await ask(http)).status_code == 200
-            order.append(name)
-
-        async with client(gateway) as usual, client(gateway, heavy_key) as heavy:
-            named = (("usual", usual), ("heavy", heavy))
-            tasks = [asyncio.create_task(note(*one)) for _ in range(12) for one in named]
-            await until(lambda: gateway.worker.gateway.routers.waiting == 23)
-            gate.opened.set()
-            await asyncio.gather(*tasks)
-        assert 10 <= order[:16].count("heavy") <= 12
-        await gateway.until_nothing_is_held()
+    order = await order_of_turns(start_gateway, pushed, ["one", "two"] * 12, weight=300)
+    assert 10 <= order[:16].count("two") <= 12
 
 
 async def test_an_org_says_which_of_its_own_requests_go_first(start_gateway: StartGateway, pushed: Pushed) -> None:

@@ -4,16 +4,16 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
 from pydantic import Field
 
-from ias.billing.api.parts import AlertChannelsPart, AlertsPart, CursorsPart
+from ias.billing.api.pages import OrgPage
+from ias.billing.api.parts import AlertChannelsPart, AlertsPart
 from ias.billing.core.alert_channels import ShownChannel
 from ias.billing.store.alerts import Alert, AlertChannel, AlertDelivery, ChannelKind, DeliveryStatus
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.cursors import Page
 from ias.kit.egress import URL_LENGTH_MAX
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
@@ -95,19 +95,11 @@ async def create_alert_channel(
 
 @router.get("/alert-channels")
 async def list_alert_channels(
-    *,
-    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
-    channels: AlertChannelsPart,
-    cursors: CursorsPart,
-    org_id: Annotated[UUID, Query()],
-    limit: Limit = 50,
-    cursor: CursorText = None,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)], channels: AlertChannelsPart, page: OrgPage
 ) -> Page[AlertChannelAnswer]:
     """An org's channels, newest first."""
-    filters = f"alert channels\0{org_id}"
-    scope = access.in_org(str(org_id))
-    rows = await channels.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page([AlertChannelAnswer.model_validate(row) for row in rows], limit, filters)
+    rows = await page.read(access, channels.list)
+    return page.answer([AlertChannelAnswer.model_validate(row) for row in rows])
 
 
 @router.get("/alert-channels/{channel_id}")
@@ -144,36 +136,18 @@ async def delete_alert_channel(
 
 @router.get("/alerts")
 async def list_alerts(
-    *,
-    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
-    alerts: AlertsPart,
-    cursors: CursorsPart,
-    org_id: Annotated[UUID, Query()],
-    limit: Limit = 50,
-    cursor: CursorText = None,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)], alerts: AlertsPart, page: OrgPage
 ) -> Page[AlertAnswer]:
     """What an org's budgets reached, newest first."""
-    filters = f"alerts\0{org_id}"
-    scope = access.in_org(str(org_id))
-    rows = await alerts.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page([_render(row) for row in rows], limit, filters)
+    return page.answer([_render(row) for row in await page.read(access, alerts.list)])
 
 
 @router.get("/alert-deliveries")
 async def list_alert_deliveries(
-    *,
-    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
-    alerts: AlertsPart,
-    cursors: CursorsPart,
-    org_id: Annotated[UUID, Query()],
-    limit: Limit = 50,
-    cursor: CursorText = None,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)], alerts: AlertsPart, page: OrgPage
 ) -> Page[AlertDeliveryAnswer]:
     """What became of telling an org's alerts, newest first."""
-    filters = f"alert deliveries\0{org_id}"
-    scope = access.in_org(str(org_id))
-    rows = await alerts.list_deliveries(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page([_render_delivery(row) for row in rows], limit, filters)
+    return page.answer([_render_delivery(row) for row in await page.read(access, alerts.list_deliveries)])
 
 
 async def _get(channels: AlertChannelsPart, access: Access, channel_id: UUID) -> AlertChannel:

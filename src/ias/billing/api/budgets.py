@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
 from pydantic import Field
 
-from ias.billing.api.parts import BudgetsPart, CursorsPart
+from ias.billing.api.pages import OrgPage
+from ias.billing.api.parts import BudgetsPart
 from ias.billing.api.schemas import ScopeAnswer, ScopeBody, UsdText
 from ias.billing.api.spending_settings import TimeZoneName
 from ias.billing.core.budgets import NewBudget
@@ -17,7 +17,7 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.contracts.spending import AtLimit, Mode, Window
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.cursors import Page
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
@@ -126,19 +126,10 @@ async def create_budget(
 
 @router.get("")
 async def list_budgets(
-    *,
-    access: Annotated[Access, requires(Permission.BUDGETS_READ)],
-    budgets: BudgetsPart,
-    cursors: CursorsPart,
-    org_id: Annotated[UUID, Query()],
-    limit: Limit = 50,
-    cursor: CursorText = None,
+    access: Annotated[Access, requires(Permission.BUDGETS_READ)], budgets: BudgetsPart, page: OrgPage
 ) -> Page[BudgetAnswer]:
     """An org's budgets, newest first."""
-    filters = f"budgets\0{org_id}"
-    scope = access.in_org(str(org_id))
-    rows = await budgets.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page(await _render_all(budgets, rows), limit, filters)
+    return page.answer(await _render_all(budgets, await page.read(access, budgets.list)))
 
 
 @router.get("/{budget_id}")

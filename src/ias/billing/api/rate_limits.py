@@ -4,17 +4,17 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
 from pydantic import Field
 
-from ias.billing.api.parts import CursorsPart, RateLimitsPart
+from ias.billing.api.pages import OrgPage
+from ias.billing.api.parts import RateLimitsPart
 from ias.billing.api.schemas import ScopeAnswer, ScopeBody
 from ias.billing.core.rate_limits import LARGEST, NewRateLimit
 from ias.billing.store.rate_limits import RateLimit
 from ias.contracts.permissions import Permission
 from ias.contracts.spending import Metric
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.cursors import Page
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
@@ -77,19 +77,10 @@ async def create_rate_limit(
 
 @router.get("")
 async def list_rate_limits(
-    *,
-    access: Annotated[Access, requires(Permission.RATE_LIMITS_READ)],
-    limits: RateLimitsPart,
-    cursors: CursorsPart,
-    org_id: Annotated[UUID, Query()],
-    limit: Limit = 50,
-    cursor: CursorText = None,
+    access: Annotated[Access, requires(Permission.RATE_LIMITS_READ)], limits: RateLimitsPart, page: OrgPage
 ) -> Page[RateLimitAnswer]:
     """An org's rate limits, newest first."""
-    filters = f"rate_limits\0{org_id}"
-    scope = access.in_org(str(org_id))
-    rows = await limits.list(scope, before=cursors.decode(cursor, filters), limit=limit + 1)
-    return cursors.page([_render(row) for row in rows], limit, filters)
+    return page.answer([_render(row) for row in await page.read(access, limits.list)])
 
 
 @router.get("/{rate_limit_id}")
