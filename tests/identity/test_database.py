@@ -1,36 +1,7 @@
-"""The migrations and the tables in the code describe one database."""
+"""What is made once, when the service starts: whoever starts first, however many at a time."""
 
-from collections.abc import Callable
-
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-
-from ias.identity.store.tables import metadata
-from ias.kit.migrations import migrate
 from tests.identity.database import fetch
 from tests.identity.platform import ADMIN_PASSWORD, running, settings_for
-
-
-async def test_the_migrated_database_is_what_the_tables_say(database_url: str) -> None:
-    engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://"))
-
-    def differences(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-        return list(compare_metadata(context, metadata))
-
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
-    await engine.dispose()
-
-
-def test_migrations_run_twice_and_back(make_database: Callable[[str], str]) -> None:
-    url = make_database("ias_identity")
-    migrate("identity", url)
-    migrate("identity", url)
-    migrate("identity", url, revision="base")
-    migrate("identity", url)
 
 
 async def test_the_first_administrator_is_made_once_and_keeps_their_password(database_url: str, redis_url: str) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ias.kit.idempotency import idempotency_keys_table
 
-metadata = MetaData(
+METADATA = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -65,7 +65,7 @@ def _unpushed(table: str) -> Index:
 
 users = Table(
     "users",
-    metadata,
+    METADATA,
     _id(),
     Column("email", Text, nullable=False, unique=True, comment="Normalised; see core/users.py."),
     Column("name", Text, nullable=False),
@@ -90,7 +90,7 @@ users = Table(
 
 orgs = Table(
     "orgs",
-    metadata,
+    METADATA,
     _id(),
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default=text("'active'")),
@@ -121,7 +121,7 @@ orgs = Table(
 
 projects = Table(
     "projects",
-    metadata,
+    METADATA,
     _id(),
     _reference("org_id", "orgs.id"),
     Column("name", Text, nullable=False),
@@ -144,7 +144,7 @@ projects = Table(
 
 members = Table(
     "members",
-    metadata,
+    METADATA,
     _id(),
     _reference("org_id", "orgs.id"),
     _reference("user_id", "users.id"),
@@ -160,7 +160,7 @@ members = Table(
 
 invitations = Table(
     "invitations",
-    metadata,
+    METADATA,
     _id(),
     _reference("org_id", "orgs.id"),
     Column("email", Text, nullable=False, comment="Normalised; see core/users.py."),
@@ -182,7 +182,7 @@ invitations = Table(
 
 outgoing_mails = Table(
     "outgoing_mails",
-    metadata,
+    METADATA,
     _id(),
     Column(
         "sealed", Text, nullable=False, comment="Address, subject and text, sealed with the platform's root secret."
@@ -195,7 +195,7 @@ outgoing_mails = Table(
 
 project_roles = Table(
     "project_roles",
-    metadata,
+    METADATA,
     _id(),
     Column("org_id", Uuid, nullable=False),
     Column("project_id", Uuid, nullable=False),
@@ -210,7 +210,7 @@ project_roles = Table(
 
 roles = Table(
     "roles",
-    metadata,
+    METADATA,
     _id(),
     _reference("org_id", "orgs.id"),
     Column("name", Text, nullable=False),
@@ -224,7 +224,7 @@ roles = Table(
 
 role_assignments = Table(
     "role_assignments",
-    metadata,
+    METADATA,
     _id(),
     Column("org_id", Uuid, nullable=False),
     Column("role_id", Uuid, nullable=False),
@@ -240,7 +240,7 @@ role_assignments = Table(
 
 service_accounts = Table(
     "service_accounts",
-    metadata,
+    METADATA,
     _id(),
     Column("org_id", Uuid, nullable=False),
     Column("project_id", Uuid, nullable=False),
@@ -263,7 +263,7 @@ service_accounts = Table(
 
 api_keys = Table(
     "api_keys",
-    metadata,
+    METADATA,
     _id(),
     Column("org_id", Uuid, nullable=False),
     Column("project_id", Uuid, nullable=False),
@@ -297,7 +297,7 @@ api_keys = Table(
 
 retired_digests = Table(
     "retired_digests",
-    metadata,
+    METADATA,
     Column("digest", Text, primary_key=True, comment="SHA-256 of an earlier text of a key, in hexadecimal."),
     Column("org_id", Uuid, nullable=False),
     Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
@@ -308,7 +308,7 @@ retired_digests = Table(
 
 sessions = Table(
     "sessions",
-    metadata,
+    METADATA,
     _id(),
     _reference("user_id", "users.id"),
     _time("created_at"),
@@ -324,7 +324,7 @@ sessions = Table(
 
 refresh_tokens = Table(
     "refresh_tokens",
-    metadata,
+    METADATA,
     Column("digest", Text, primary_key=True, comment="SHA-256 of the token, in hexadecimal."),
     Column("session_id", Uuid, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     _time("created_at"),
@@ -334,7 +334,7 @@ refresh_tokens = Table(
 
 password_resets = Table(
     "password_resets",
-    metadata,
+    METADATA,
     _id(),
     Column("email", Text, nullable=False, comment="Normalised, whether or not anybody has it."),
     Column("token_digest", Text, nullable=False, unique=True, comment="SHA-256 of the token, in hexadecimal."),
@@ -346,7 +346,7 @@ password_resets = Table(
 
 second_factors = Table(
     "second_factors",
-    metadata,
+    METADATA,
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("sealed_secret", Text, nullable=False, comment="Base 32, sealed with the platform's root secret."),
     _time("confirmed_at", nullable=True),
@@ -356,14 +356,14 @@ second_factors = Table(
 
 recovery_codes = Table(
     "recovery_codes",
-    metadata,
+    METADATA,
     Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True),
     Column("digest", Text, primary_key=True, comment="SHA-256 of the code, in hexadecimal."),
 )
 
 sign_in_challenges = Table(
     "sign_in_challenges",
-    metadata,
+    METADATA,
     Column("token_digest", Text, primary_key=True, comment="SHA-256 of the token, in hexadecimal."),
     _reference("user_id", "users.id"),
     Column("tries", Integer, nullable=False),
@@ -374,7 +374,7 @@ sign_in_challenges = Table(
 
 identity_providers = Table(
     "identity_providers",
-    metadata,
+    METADATA,
     _id(),
     Column("name", Text, nullable=False, unique=True),
     Column("issuer", Text, nullable=False),
@@ -391,7 +391,7 @@ identity_providers = Table(
 
 external_identities = Table(
     "external_identities",
-    metadata,
+    METADATA,
     Column("provider_id", Uuid, ForeignKey("identity_providers.id"), primary_key=True),
     Column("subject", Text, primary_key=True, comment="Whom the provider means."),
     _reference("user_id", "users.id"),
@@ -401,7 +401,7 @@ external_identities = Table(
 
 oidc_sign_ins = Table(
     "oidc_sign_ins",
-    metadata,
+    METADATA,
     Column("state_digest", Text, primary_key=True, comment="SHA-256 of the state, in hexadecimal."),
     _reference("provider_id", "identity_providers.id"),
     Column("browser_digest", Text, nullable=False, comment="SHA-256 of what the browser's cookie holds."),
@@ -414,7 +414,7 @@ oidc_sign_ins = Table(
 
 sign_in_attempts = Table(
     "sign_in_attempts",
-    metadata,
+    METADATA,
     Column(
         "digest",
         Text,
@@ -429,7 +429,7 @@ sign_in_attempts = Table(
 
 signing_keys = Table(
     "signing_keys",
-    metadata,
+    METADATA,
     _id(),
     Column("public_key", JSONB, nullable=False, comment="JWK."),
     Column("sealed_private_key", Text, nullable=False, comment="JWK, sealed with the platform's root secret."),
@@ -440,7 +440,7 @@ signing_keys = Table(
 
 audit_chains = Table(
     "audit_chains",
-    metadata,
+    METADATA,
     Column("id", Uuid, primary_key=True, comment="The org's id; the nil UUID for the platform."),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", Text, nullable=False),
@@ -448,7 +448,7 @@ audit_chains = Table(
 
 audit_log = Table(
     "audit_log",
-    metadata,
+    METADATA,
     _id(),
     _reference("chain_id", "audit_chains.id"),
     Column("org_id", Uuid),
@@ -485,12 +485,12 @@ audit_log = Table(
 
 audit_checkpoints = Table(
     "audit_checkpoints",
-    metadata,
+    METADATA,
     Column("chain_id", Uuid, ForeignKey("audit_chains.id"), primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("signed", Text, nullable=False, comment="JWS over the chain's id, sequence and hash."),
     _time("created_at"),
 )
 
-idempotency_keys = idempotency_keys_table(metadata)
+idempotency_keys = idempotency_keys_table(METADATA)
 """Answers kept by `kit.idempotency`."""
