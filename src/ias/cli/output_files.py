@@ -20,11 +20,17 @@ def open_output(output: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     try:
-        with output.open("wb") as target:
+        with output.open("wb") as target, contextlib.ExitStack() as unless_complete:
+            unless_complete.callback(_remove, output)
             yield target
-    except BaseException as error:
+            target.flush()
+            unless_complete.pop_all()
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _remove(output: Path) -> None:
+    """Remove a file that is not whole. What is no regular file (a device, a pipe) was there before and stays."""
+    if output.is_file():
         with contextlib.suppress(OSError):
             output.unlink()
-        if isinstance(error, OSError):
-            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
-        raise

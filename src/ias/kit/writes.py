@@ -87,15 +87,14 @@ class Write:
             async with self._connection.begin_nested():
                 yield self._connection
             return
-        self._connection = await self._closing.enter_async_context(open_connection())
-        try:
+        async with AsyncExitStack() as unless_left_well:
+            unless_left_well.push_async_callback(self._close)
+            self._connection = await self._closing.enter_async_context(open_connection())
             if self.replaying and not self.dry_run:
                 replays, claim = self.replaying
                 await replays.claim(self._connection, claim)
             yield self._connection
-        except BaseException:
-            await self._close()
-            raise
+            unless_left_well.pop_all()
 
     def check_version(self, version: int) -> None:
         """See `check_version` of the module."""
