@@ -132,6 +132,26 @@ async def test_json_that_does_not_parse_is_a_400_problem(client: httpx.AsyncClie
         assert_problem(answer, 422, "invalid")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "a", "text": "b"}',
+        b'{"text": "a", "te\\u0078t": "a"}',
+        b'[{"a": {"b": 1, "c": 2, "b": 1}}]',
+    ],
+)
+async def test_a_name_that_an_object_has_twice_is_a_400_problem(client: httpx.AsyncClient, body: bytes) -> None:
+    answer = await client.post("/probe/v1/notes", content=body, headers={"content-type": "application/json"})
+    assert "more than once" in assert_problem(answer, 400, "duplicate_field")["detail"]
+
+
+@pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity"])
+async def test_a_number_that_json_has_not_is_a_400_problem(client: httpx.AsyncClient, constant: bytes) -> None:
+    body = b'{"text": "a", "stars": ' + constant + b"}"
+    answer = await client.post("/probe/v1/notes", content=body, headers={"content-type": "application/json"})
+    assert_problem(answer, 400, "invalid_json")
+
+
 @pytest.mark.parametrize("body", [b'"\xff"', b"[" * 990])
 async def test_a_body_that_no_parser_can_take_is_a_400_problem(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post("/probe/v1/notes", content=body, headers={"content-type": "application/json"})

@@ -3,6 +3,7 @@
 - A write (POST, PUT, PATCH, DELETE with a caller) is one transaction (`kit.writes`), takes `dry_run`, and `Idempotency-Key` (POST)
   or `If-Match` (the others). Marked with `in_steps(...)` it commits by itself; `changes_nothing(...)` takes it out altogether.
 - Every answer that shows one object has an `ETag`; a GET takes `If-None-Match`.
+- A body that says a name twice is refused (`kit.json_bodies`).
 - Every request counts against a rate limit (`kit.request_limits`): of its caller, or of its address where it asks for credentials.
 """
 
@@ -20,6 +21,7 @@ from ias.kit.authorization import authenticate, authorize, identify
 from ias.kit.cursors import Page
 from ias.kit.etags import is_known, make_etag
 from ias.kit.idempotency import Answered, AnsweredBeforeError, Claim, Replays
+from ias.kit.json_bodies import StrictRequest
 from ias.kit.request_limits import RequestLimits, name_address
 from ias.kit.writes import NotedChange, Write, find_write, writing
 
@@ -90,7 +92,7 @@ class ManagementRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """The handler with the conventions of its kind around it."""
-        handle = super().get_route_handler()
+        handle = _around_body(super().get_route_handler())
         extra = self.openapi_extra or {}
         options = {"methods": self.methods, "openapi_extra": extra, "response_model": self.response_model}
         kind = _kind_of(self.path, self.endpoint, options)
@@ -135,6 +137,13 @@ def _walk(dependant: Dependant) -> Iterator[Dependant]:
     for inner in dependant.dependencies:
         yield inner
         yield from _walk(inner)
+
+
+def _around_body(handle: Handler) -> Handler:
+    async def read_strictly(request: Request) -> Response:
+        return await handle(StrictRequest(request.scope, request.receive))
+
+    return read_strictly
 
 
 def _around_caller(handle: Handler, *, guard: str, writes: bool) -> Handler:
