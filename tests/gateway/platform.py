@@ -17,6 +17,7 @@ from ias.contracts import redis_keys
 from ias.contracts.api_keys import KeyRecord, TenantRecord, digest_key, generate_key
 from ias.contracts.routes import Backend, ModelRoute, RouteTable
 from ias.contracts.spending import Budget, Metric, Price, PriceTable, RateLimit, ScopeKind, SpendingPolicy
+from ias.gateway.metrics_export import collect_snapshots, render_numbers
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.worker import Worker
 
@@ -197,6 +198,12 @@ class RunningGateway:
     @property
     def authorization(self) -> str:
         return f"Bearer {self.pushed.key}"
+
+    def metrics(self) -> str:
+        """What `/metrics` would say by now."""
+        gateway = self.worker.gateway
+        gateway.metrics.save()
+        return render_numbers(collect_snapshots(gateway.settings.gateway_run_dir)).decode()
 
     async def until_ready(self) -> None:
         snapshots = self.worker.gateway.snapshots

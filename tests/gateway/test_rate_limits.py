@@ -80,7 +80,7 @@ async def test_84_requests_over_the_limit_are_429_and_told_when_to_come_back(
     assert "x-should-retry" not in refusal.headers
     assert limits_told(refusal)["requests"][:2] == (2, 0)
     assert len(upstream.received) == 2
-    exported = gateway.worker.gateway.metrics.render().decode()
+    exported = gateway.metrics()
     assert 'ias_gateway_rate_limit_refusals_total{metric="requests_per_minute",scope="org"} 1' in exported
 
 

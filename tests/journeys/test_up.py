@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -30,7 +31,8 @@ def test_a_newcomer_starts_the_platform_uses_it_stops_it_and_finds_everything_ag
     try:
         assert stat.S_IMODE((data_root / "connection.json").stat().st_mode) == 0o600
         assert set(connection) == {
-            *("gateway_url", "management_url", "admin", "org_id", "project_id", "api_key", "model", "pids"),
+            *("gateway_url", "gateway_metrics_url", "management_url", "admin"),
+            *("org_id", "project_id", "api_key", "model", "pids"),
         }
         booked = use_with_the_sdk(connection)
         run_what_was_printed(up.output)
@@ -54,8 +56,9 @@ def test_a_newcomer_starts_the_platform_uses_it_stops_it_and_finds_everything_ag
     up = start_up(data_root)
     try:
         again = up.connection
-        for name in ("org_id", "project_id", "api_key", "model", "admin"):
+        for name in ("org_id", "project_id", "api_key", "model", "admin", "gateway_metrics_url"):
             assert again[name] == connection[name]
+        assert "ias_gateway_requests_total" in httpx.get(again["gateway_metrics_url"], trust_env=False).text
         with Management(again) as management:
             assert management.wait_for_entries(again["org_id"], booked["request_id"]) == [booked]
             assert len(management.get("/billing/v1/budgets", org_id=again["org_id"])["data"]) == 1

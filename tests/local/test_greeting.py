@@ -9,6 +9,7 @@ from ias.local.connection import Connection
 from ias.local.greeting import curl_snippet, python_snippet, render_greeting
 
 CONNECTION = Connection(
+    gateway_metrics_url="http://127.0.0.1:1/metrics",
     gateway_url="http://127.0.0.1:9000",
     management_url="http://127.0.0.1:9080",
     admin={"email": "admin@ias.example", "password": "the-admins-password"},

@@ -202,6 +202,7 @@ async def run_platform(
             "IAS_ANALYTICS_DATABASE_URL": databases["analytics"],
             "IAS_BILLING_HEAL_INTERVAL_S": "0.2",
             "IAS_GATEWAY_RUN_DIR": str(directory / "run"),
+            "IAS_GATEWAY_METRICS_PORT": "0",
             "IAS_GATEWAY_SPOOL_DIR": str(directory / "spool"),
             "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
             "IAS_GATEWAY_ACCESS_LOG": "false",

@@ -1,19 +1,18 @@
 """The process that runs event consumers: all of them in one loop, with `/health`, `/ready` and `/metrics` beside."""
 
 import asyncio
-import contextlib
 import gc
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import structlog
-import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from ias.cli.failures import CommandError
+from ias.kit.side_server import SideServer
 from ias.kit.web import Check, create_worker_app
 
 log = structlog.get_logger("ias.consumers")
@@ -49,7 +48,7 @@ async def _run(consumers: Mapping[str, Consumer], host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    health = _HealthServer(_health_config(consumers, host, port))
+    health = _health_server(consumers, host, port)
     serving = asyncio.create_task(health.serve())
     running = {asyncio.create_task(consumer.run(stop)): name for name, consumer in consumers.items()}
     ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -65,15 +64,6 @@ async def _run(consumers: Mapping[str, Consumer], host: str, port: int) -> None:
         raise CommandError(f"the consumer of {name} ended by itself", advice="its log says why")
 
 
-class _HealthServer(uvicorn.Server):
-    """A server that leaves the signals to the consumers: it ends when they have."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing is captured."""
-        yield
-
-
 class _Everything(Collector):
     """The metrics of several registries as those of one."""
 
@@ -86,7 +76,7 @@ class _Everything(Collector):
             yield from registry.collect()
 
 
-def _health_config(consumers: Mapping[str, Consumer], host: str, port: int) -> uvicorn.Config:
+def _health_server(consumers: Mapping[str, Consumer], host: str, port: int) -> SideServer:
     registry = CollectorRegistry()
     registry.register(_Everything([consumer.registry for consumer in consumers.values()]))
     checks = {
@@ -94,15 +84,4 @@ def _health_config(consumers: Mapping[str, Consumer], host: str, port: int) -> u
         for name, consumer in consumers.items()
         for dependency, check in consumer.checks.items()
     }
-    return uvicorn.Config(
-        create_worker_app(checks=checks, registry=registry),
-        host=host,
-        port=port,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
+    return SideServer(create_worker_app(checks=checks, registry=registry), host=host, port=port)

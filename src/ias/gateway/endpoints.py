@@ -104,7 +104,6 @@ MODELS: Final = Endpoint("models", "/v1/models", methods=("GET", "HEAD"))
 MODEL: Final = Endpoint("models", "/v1/models/{id}", methods=("GET", "HEAD"))
 HEALTH: Final = Endpoint("health", "/health", methods=("GET", "HEAD"))
 READY: Final = Endpoint("ready", "/ready", methods=("GET", "HEAD"))
-METRICS: Final = Endpoint("metrics", "/metrics", methods=("GET", "HEAD"))
 UNKNOWN: Final = Endpoint("unknown", "", methods=())
 
 DEPLOYMENT_CHAT_COMPLETIONS: Final = CHAT_COMPLETIONS.repeat()
@@ -114,7 +113,7 @@ DEPLOYMENT_EMBEDDINGS: Final = EMBEDDINGS.repeat()
 
 _BY_PATH: Final[Mapping[bytes, Endpoint]] = {
     endpoint.path.encode(): endpoint
-    for endpoint in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS, HEALTH, READY, METRICS)
+    for endpoint in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS, HEALTH, READY)
 }
 _MODEL_PREFIX: Final = b"/v1/models/"
 _WITHOUT_VERSION: Final = (b"/chat/completions", b"/completions", b"/embeddings", b"/responses", b"/models")

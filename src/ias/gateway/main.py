@@ -1,4 +1,7 @@
-"""The supervisor: N worker processes on one port, restarted when they crash, drained when the supervisor is told to stop."""
+"""The supervisor: N worker processes on one port, restarted when they crash, drained when the supervisor is told to stop.
+
+It answers `/metrics` for them, on another port.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,7 @@ import time
 import structlog
 
 from ias.gateway.compiled import find_compiled
+from ias.gateway.metrics_server import serve_metrics
 from ias.gateway.settings import GatewaySettings
 from ias.kit.logging import configure_logging
 
@@ -33,36 +37,57 @@ async def _supervise(settings: GatewaySettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    try:
-        reserved = _reserve_port(settings)
-    except OSError as error:
-        log.error("cannot_listen", host=settings.gateway_host, port=settings.gateway_port, error=str(error))  # noqa: TRY400 - the error says it all
-        return 1
-    with reserved:
+    with contextlib.ExitStack() as stack:
+        try:
+            # Bound, but not listening: finds out early whether the port can be had, and which one 0 means.
+            reserved = stack.enter_context(_bind(settings.gateway_host, settings.gateway_port, shared=True))
+            metrics = stack.enter_context(_bind(settings.gateway_metrics_host, settings.gateway_metrics_port))
+        except _CannotListenError as error:
+            log.error("cannot_listen", host=error.host, port=error.port, error=str(error.__cause__))  # noqa: TRY400 - the error says it all
+            return 1
         port = int(reserved.getsockname()[1])
+        log.info(
+            "gateway_starting",
+            host=settings.gateway_host,
+            port=port,
+            metrics_host=settings.gateway_metrics_host,
+            metrics_port=int(metrics.getsockname()[1]),
+            workers=settings.gateway_workers,
+        )
+        drained = asyncio.Event()
+        serving = asyncio.create_task(serve_metrics(metrics, settings.gateway_run_dir, drained), name="metrics")
         environment = _environment(settings)
-        log.info("gateway_starting", host=settings.gateway_host, port=port, workers=settings.gateway_workers)
         keepers = [
             asyncio.create_task(_keep_worker(settings, environment, slot, port, stop), name=f"worker-{slot}")
             for slot in range(settings.gateway_workers)
         ]
         await asyncio.gather(*keepers)
+        drained.set()
+        await serving
     log.info("gateway_stopped")
     return 0
 
 
-def _reserve_port(settings: GatewaySettings) -> socket.socket:
-    """A bound socket that does not listen: finds out early whether the port can be had, and which one 0 means."""
-    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
-    reserved = socket.socket(family, socket.SOCK_STREAM)
+class _CannotListenError(Exception):
+    """An address that cannot be had. The system's own error is its cause."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"{host}:{port}")
+        self.host = host
+        self.port = port
+
+
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket, of an address that others may bind too where it is `shared`."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind((settings.gateway_host, settings.gateway_port))
-    except OSError:
-        reserved.close()
-        raise
-    return reserved
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise _CannotListenError(host, port) from error
+    return bound
 
 
 async def _keep_worker(

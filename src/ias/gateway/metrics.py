@@ -1,17 +1,14 @@
 """The worker's numbers.
 
-Plain counters, since a request passes them a dozen times; written to a file now and then, so that any worker can answer
-/metrics for all of them.
+Plain counters, since a request passes them a dozen times; written to a file now and then, for the supervisor, which answers
+/metrics for all workers, and for whoever takes this one's place.
 """
 
-import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from ias.contracts.spending import RateLimit
 from ias.gateway.exchange import Exchange
@@ -19,17 +16,14 @@ from ias.gateway.metrics_export import (
     DURATION_BUCKETS_S,
     HistogramValues,
     Numbers,
+    find_snapshot,
     join_labels,
     merge,
-    read_numbers,
-    render_numbers,
+    save_snapshot,
 )
 from ias.gateway.record_lines import Timing
 
 _CODES_MAX: Final = 200
-_SNAPSHOT: Final = "metrics-{slot}.json"
-_GAUGES_VALID_S: Final = 5.0
-"""A sibling's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
 
 
 class Tally:
@@ -51,7 +45,7 @@ class Metrics:
     """One worker's numbers.
 
     `slot` is the worker's place among its siblings. A restarted worker goes on counting from the last snapshot of the one
-    before it, and until there is one, siblings go on counting the snapshot in: a crash loses what was counted since that
+    before it, which counts until there is another: a crash loses what was counted since that
     snapshot (a second's worth), and never looks like negative traffic.
     """
 
@@ -71,7 +65,7 @@ class Metrics:
         self._sources: list[tuple[str, Callable[[], float], bool]] = []
         self._run_dir = run_dir
         self._slot = slot
-        self._before = read_numbers(run_dir / _SNAPSHOT.format(slot=slot)) or Numbers()
+        self._before = find_snapshot(run_dir, slot) or Numbers()
 
     def add_source(self, name: str, read: Callable[[], float], *, is_counter: bool = False) -> None:
         """Export a number that something else keeps."""
@@ -158,27 +152,8 @@ class Metrics:
         return tokens
 
     def save(self) -> None:
-        """Leave the numbers for the siblings."""
-        path = self._run_dir / _SNAPSHOT.format(slot=self._slot)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(self.collect()))
-        temporary.replace(path)
-
-    def render(self) -> bytes:
-        """All workers' numbers in Prometheus' text format."""
-        numbers = self.collect()
-        for path in sorted(self._run_dir.glob(_SNAPSHOT.format(slot="*"))):
-            sibling = None if path.name == _SNAPSHOT.format(slot=self._slot) else read_numbers(path)
-            if sibling is not None:
-                merge(numbers, sibling, with_gauges=_is_recent(path))
-        return render_numbers(numbers)
-
-
-def _is_recent(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime < _GAUGES_VALID_S
-    except OSError:
-        return False
+        """Leave the numbers where the supervisor reads them."""
+        save_snapshot(self._run_dir, self._slot, self.collect())
 
 
 def _observe(histogram: HistogramValues, value: float) -> None:

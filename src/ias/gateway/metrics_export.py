@@ -1,10 +1,16 @@
-"""The worker's numbers as they leave it: a snapshot for its siblings, and Prometheus' text."""
+"""The workers' numbers as they leave them: snapshots in files, which add up to the gateway's, in Prometheus' text."""
 
+import time
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+_GAUGES_VALID_S: Final = 5.0
+"""A worker's snapshot is written every second; one this old is a dead worker's, which has nothing open any more."""
 
 
 class HistogramValues(msgspec.Struct):
@@ -70,7 +76,41 @@ HELP = {
 _SEPARATOR = "\x1f"
 
 
-def read_numbers(path: Path) -> Numbers | None:
+def save_snapshot(run_dir: Path, slot: int, numbers: Numbers) -> None:
+    """Leave the numbers of a worker, by its place among its siblings."""
+    path = _snapshot(run_dir, slot)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(numbers))
+    temporary.replace(path)
+
+
+def find_snapshot(run_dir: Path, slot: int) -> Numbers | None:
+    """What the worker at that place, or the one before it, left last."""
+    return _read_numbers(_snapshot(run_dir, slot))
+
+
+def collect_snapshots(run_dir: Path) -> Numbers:
+    """The numbers of all workers. What the dead ones counted counts on; what they had open does not."""
+    together = Numbers()
+    for path in sorted(run_dir.glob(_snapshot(run_dir, "*").name)):
+        numbers = _read_numbers(path)
+        if numbers is not None:
+            merge(together, numbers, with_gauges=_is_recent(path))
+    return together
+
+
+def _snapshot(run_dir: Path, slot: int | str) -> Path:
+    return run_dir / f"metrics-{slot}.json"
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < _GAUGES_VALID_S
+    except OSError:
+        return False
+
+
+def _read_numbers(path: Path) -> Numbers | None:
     """A snapshot, without numbers that only another release knows; None where there is none that can be read."""
     try:
         numbers = msgspec.json.decode(path.read_bytes(), type=Numbers)

@@ -12,7 +12,6 @@ from ias.gateway.endpoints import (
     COMPLETIONS,
     EMBEDDINGS,
     HEALTH,
-    METRICS,
     MODEL,
     MODELS,
     READY,
@@ -33,7 +32,6 @@ _SUMMARIES = {
     MODEL: "Retrieve a model; slashes in its name may be raw or encoded",
     HEALTH: "The process runs",
     READY: "Whether the process can serve, and which dependency is away",
-    METRICS: "Prometheus metrics of all workers",
 }
 _REFUSALS = {
     "400": "The request is malformed, or the engine refuses it",
@@ -63,7 +61,7 @@ def describe() -> Document:
     """The document (OpenAPI 3.1)."""
     inference = {endpoint.path: {"post": _inference(endpoint)} for endpoint in _REQUIRED_MEMBER}
     reading = {endpoint.path: {"get": _reading(endpoint)} for endpoint in (MODELS, MODEL)}
-    operating = {endpoint.path: {"get": _operating(endpoint)} for endpoint in (HEALTH, READY, METRICS)}
+    operating = {endpoint.path: {"get": _operating(endpoint)} for endpoint in (HEALTH, READY)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,7 +119,7 @@ def _reading(endpoint: Endpoint) -> Document:
 
 
 def _operating(endpoint: Endpoint) -> Document:
-    answers: Document = {"200": {"description": "Text"} if endpoint is METRICS else _json_answer("Yes")}
+    answers: Document = {"200": _json_answer("Yes")}
     if endpoint is READY:
         answers["503"] = _json_answer("No; `checks` names what is away")
     return {"operationId": endpoint.name, "summary": _SUMMARIES[endpoint], "responses": answers}

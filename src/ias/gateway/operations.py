@@ -1,11 +1,9 @@
-"""/health, /ready and /metrics: for the platform's operators, without a key. Not exposed by an Ingress."""
+"""/health and /ready: for the platform's operators, without a key. Not exposed by an Ingress."""
 
 import msgspec
 
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
-
-_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 def answer_health(exchange: Exchange, gateway: Gateway) -> Progress:
@@ -39,13 +37,6 @@ def check_dependencies(gateway: Gateway) -> dict[str, bool]:
         "spool": not gateway.spool.is_full,
         "accepting": not gateway.is_draining,
     }
-
-
-def answer_metrics(exchange: Exchange, gateway: Gateway) -> Progress:
-    """The numbers of all workers."""
-    exchange.outcome = "completed"
-    exchange.answer(200, gateway.metrics.render(), content_type=_METRICS_TYPE)
-    return NEXT
 
 
 def answer_options(exchange: Exchange, gateway: Gateway) -> Progress:

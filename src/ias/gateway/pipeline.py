@@ -18,7 +18,6 @@ from ias.gateway.endpoints import (
     DEPLOYMENT_COMPLETIONS,
     DEPLOYMENT_EMBEDDINGS,
     HEALTH,
-    METRICS,
     MODEL,
     MODELS,
     READY,
@@ -28,7 +27,7 @@ from ias.gateway.endpoints import (
 from ias.gateway.errors import Refusal, internal
 from ias.gateway.exchange import WAIT, Client, Exchange, Plan, Request, Stage
 from ias.gateway.list_models import list_models
-from ias.gateway.operations import answer_health, answer_metrics, answer_options, answer_ready
+from ias.gateway.operations import answer_health, answer_options, answer_ready
 from ias.gateway.receive import receive
 from ias.gateway.record import record
 from ias.gateway.relay import relay
@@ -49,7 +48,6 @@ _OTHERS: dict[Endpoint, tuple[Stage, ...]] = {
     MODEL: (dispatch, authenticate, list_models),
     HEALTH: (dispatch, answer_health),
     READY: (dispatch, answer_ready),
-    METRICS: (dispatch, answer_metrics),
 }
 
 _CLIENT_LEFT = 499

@@ -20,13 +20,18 @@ class GatewaySettings(BusSettings, ProcessSettings):
     gateway_host: str = Field("127.0.0.1", description="Address to listen on.")
     gateway_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     gateway_workers: int = Field(1, ge=1, description="Worker processes, each with its own event loop.")
+    gateway_metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address of `/metrics`, which names models. Where Prometheus is elsewhere: one that clients do not reach.",
+    )
+    gateway_metrics_port: int = Field(8007, ge=0, le=65535, description="Port of `/metrics`; 0 takes a free one.")
     gateway_compiled: bool = Field(
         True,
         description="Whether workers use the build of `make compile`, where there is one of exactly these sources.",
     )
     gateway_run_dir: Path = Field(
         Path("/tmp/ias-gateway"),  # noqa: S108 - a default for a laptop; deployments set it
-        description="Where workers leave metric snapshots for each other.",
+        description="Where workers leave their metrics for the supervisor, and for the next ones.",
     )
 
     gateway_header_bytes_max: int = Field(65_536, gt=0, description="Largest request head; more is 431.")

@@ -53,6 +53,7 @@ async def bootstrap(place: Place, client: httpx.AsyncClient) -> Connection:
     write_private(place.data.bootstrap, {**remembered, **made})
     return Connection(
         gateway_url=place.gateway_url,
+        gateway_metrics_url=place.gateway_metrics_url,
         management_url=place.management_url,
         admin={"email": place.secrets.admin_email, "password": place.secrets.admin_password},
         org_id=org_id,

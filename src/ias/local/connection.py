@@ -12,6 +12,8 @@ class Connection:
     """What `connection.json` holds. Other programs read it: names here are a promise."""
 
     gateway_url: str
+    gateway_metrics_url: str
+    """For Prometheus on this machine."""
     management_url: str
     admin: dict[str, str]
     """`email` and `password` of the first platform admin."""

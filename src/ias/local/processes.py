@@ -39,6 +39,8 @@ class Place:
     postgres: Postgres
     redis: Redis
     engine_port: int
+    metrics_port: int
+    """Of the gateway's `/metrics`."""
     consumers_port: int
     """Of the consumers' health endpoints."""
     client: httpx.AsyncClient
@@ -53,6 +55,11 @@ class Place:
     def management_url(self) -> str:
         """Where this machine reaches the management APIs."""
         return f"http://{_reachable(self.options.host)}:{self.options.management_port}"
+
+    @property
+    def gateway_metrics_url(self) -> str:
+        """Where this machine reads the gateway's metrics."""
+        return f"http://{LOOPBACK}:{self.metrics_port}/metrics"
 
     @property
     def engine_url(self) -> str:
@@ -114,6 +121,8 @@ def environment(place: Place) -> dict[str, str]:
         "IAS_MAIL_TO_LOG": "true",  # there is no mail server, and who reads this log owns the platform
         "IAS_GATEWAY_SPOOL_DIR": str(place.data.spool),
         "IAS_GATEWAY_RUN_DIR": str(place.data.run),
+        "IAS_GATEWAY_METRICS_HOST": LOOPBACK,
+        "IAS_GATEWAY_METRICS_PORT": str(place.metrics_port),
         "IAS_REGISTRY_ALLOW_LOOPBACK": "true",  # the engine, and most upstreams, are on this machine
         "IAS_GATEWAY_ALLOW_LOOPBACK": "true",
     }

@@ -33,6 +33,8 @@ from ias.local.supervisor import Report, Supervisor
 
 _PROBE_TIMEOUT_S = 2.0
 _BOOTSTRAP_TIMEOUT_S = 15.0
+_LASTING_PORTS = ("engine_port", "metrics_port")
+"""What others were told of: the next start takes them again where they are free."""
 
 
 async def run_platform(options: UpOptions, report: Report, on_ready: Callable[[Connection], None]) -> None:
@@ -152,7 +154,7 @@ class Platform:
         """Everything that must be there before a process can start."""
         first = not (self._data.postgres / "data").exists()
         self._report(f"{'making' if first else 'found'} the platform's data in {self._data.root}")
-        postgres_port, redis_port, engine_port, consumers_port = find_free_ports(4)
+        postgres_port, redis_port, consumers_port, *lasting_ports = find_free_ports(3 + len(_LASTING_PORTS))
         remembered = find_document(self._data.bootstrap) or {}
         postgres: Postgres
         redis: Redis
@@ -160,17 +162,18 @@ class Platform:
             prepare_postgres(self._data, secrets, port=postgres_port),
             prepare_redis(self._data, password=secrets.redis_password, port=redis_port),
         )
-        known_port = remembered.get("engine_port")
-        if isinstance(known_port, int) and is_free(known_port):
-            engine_port = known_port
-        write_private(self._data.bootstrap, {**remembered, "engine_port": engine_port})
+        lasting = dict(zip(_LASTING_PORTS, lasting_ports, strict=True))
+        known = {name: remembered.get(name) for name in _LASTING_PORTS}
+        lasting |= {name: port for name, port in known.items() if isinstance(port, int) and is_free(port)}
+        write_private(self._data.bootstrap, {**remembered, **lasting})
         return Place(
             options=self._options,
             data=self._data,
             secrets=secrets,
             postgres=postgres,
             redis=redis,
-            engine_port=engine_port,
+            engine_port=lasting["engine_port"],
+            metrics_port=lasting["metrics_port"],
             consumers_port=consumers_port,
             client=self._client,
         )

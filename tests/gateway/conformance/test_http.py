@@ -241,6 +241,7 @@ async def test_65_other_base_urls_are_understood(
         "/v1/v1/chat/completions",
         "/v1/chat/completions/x",
         "/v1/metrics",
+        "/metrics",
         "/chat/completionsx",
         "/openai/deployments/m",
         "/openai/deployments//chat/completions",
