@@ -113,6 +113,27 @@ async def test_a_whole_answer_is_estimated_by_its_text_alone(
     assert (record["output_tokens"], record["estimated"]) == (2, True)  # "Hello"
 
 
+@pytest.mark.parametrize("count", [2**31, 10**40])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_report_of_more_tokens_than_can_be_booked_is_none(
+    gateway: RunningGateway, upstream: ScriptedUpstream, *, stream: bool, count: int
+) -> None:
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": 2 * count}
+
+    async def whole(_: Received, session: Session) -> None:
+        await session.send_json(completion(usage=usage))
+
+    if stream:
+        streams(upstream, [*CHAT, {**chunk(), "choices": [], "usage": usage}], at_once=False)
+    else:
+        upstream.script = whole
+    assert (await ask(gateway.port, chat(stream=stream), key=gateway.pushed.key)).status == 200
+    (record,) = await gateway.records(1)
+    assert record["estimated"]
+    assert max(record["input_tokens"], record["output_tokens"]) < 1_000
+    await gateway.until_nothing_is_held()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_estimate_costs_no_more_than_was_reserved(
     gateway: RunningGateway, upstream: ScriptedUpstream, stream: bool

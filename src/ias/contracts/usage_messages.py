@@ -15,7 +15,10 @@ _MILLIS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 _REASONS_SHOWN = 3
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+COUNT_MAX = 2**31 - 1
+"""The largest count that a record may hold: PostgreSQL's integer."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 _Cost = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Millis = Annotated[float, msgspec.Meta(ge=0)]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]

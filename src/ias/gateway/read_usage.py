@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from ias.contracts.usage_messages import COUNT_MAX
 from ias.gateway.usage import Answer, ReportedUsage, StreamedChunk, TokenCounts
 
 _answer_decoder: Final = msgspec.json.Decoder(Answer)
@@ -12,14 +13,14 @@ _chunk_decoder: Final = msgspec.json.Decoder(StreamedChunk)
 
 
 def to_counts(usage: ReportedUsage) -> TokenCounts | None:
-    """Billable counts; None when the report is empty or nonsense (negative numbers)."""
+    """Billable counts; None when the report is empty or nonsense (negative numbers, or more than can be booked)."""
     is_chat = usage.prompt_tokens is not None
     given = usage.prompt_tokens if is_chat else usage.input_tokens
     made = usage.completion_tokens if is_chat else usage.output_tokens
     details = usage.prompt_tokens_details if is_chat else usage.input_tokens_details
     cached = (details.cached_tokens if details is not None else 0) or 0
     made = made or 0
-    if given is None or given < 0 or made < 0:
+    if given is None or not (0 <= given <= COUNT_MAX and 0 <= made <= COUNT_MAX):
         return None
     return TokenCounts(given, min(max(cached, 0), given), made)
 
