@@ -59,6 +59,7 @@ def test_a_url_has_one_spelling(written: str, normalised: str) -> None:
         "http://[64:ff9b::a9fe:a9fe]/v1",
         "http://[2002:a9fe:a9fe::1]/v1",
         "http://[::169.254.169.254]/v1",
+        "http://[2001:0:4136:e378:8000:63bf:5601:5601]/v1",
     ],
 )
 def test_metadata_and_link_local_are_refused_whatever_the_settings(url: str) -> None:
@@ -95,6 +96,7 @@ def test_loopback_is_for_those_who_allow_it(url: str) -> None:
         "http://[fd12:3456::1]/v1",
         "http://[::ffff:10.0.0.1]/v1",
         "http://[64:ff9b::10.0.0.1]/v1",
+        "http://[fec0::1]/v1",
     ],
 )
 def test_private_networks_are_for_those_who_allow_them(url: str) -> None:

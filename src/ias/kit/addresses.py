@@ -49,7 +49,7 @@ class AddressPolicy:
             return
         if address.is_unspecified or address.is_multicast or address.is_reserved or _is_this_network(address):
             raise AddressRefusedError("The URL's address is not one of a single server.")
-        if not address.is_global and not self.allow_private_networks:
+        if (not address.is_global or _is_site_local(address)) and not self.allow_private_networks:
             raise AddressRefusedError("The URL leads into a private network, which the settings do not allow.")
 
 
@@ -61,10 +61,17 @@ def _unwrap(address: Address) -> Address:
         return address.ipv4_mapped
     if address.sixtofour:
         return address.sixtofour
+    if address.teredo:
+        return address.teredo[1]
     low_bits = int(address) & 0xFFFF_FFFF
     if any(address in network for network in _EMBEDDED_IPV4) and low_bits > 1:  # `::` and `::1` are themselves
         return IPv4Address(low_bits)
     return address
+
+
+def _is_site_local(address: Address) -> bool:
+    """fec0::/10: what fc00::/7 replaced, which Python takes for the Internet's."""
+    return isinstance(address, IPv6Address) and address.is_site_local
 
 
 def _is_this_network(address: Address) -> bool:
