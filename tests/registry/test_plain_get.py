@@ -48,6 +48,7 @@ ANSWERS: list[tuple[tuple[bytes, ...], int, bytes]] = [
     ((b"HTTP/1.1 200 OK\r\ncontent-", b"length: 4\r\n\r\nh", b"i", b"ya"), 200, b"hiya"),
     ((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n", b"0\r\n\r\n"), 200, b"hi"),
     ((b"HTTP/1.0 200 OK\r\n\r\nuntil", b" the end"), 200, b"until the end"),
+    ((b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nh", b"i"), 200, b"hi"),
     ((b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",), 503, b""),
     ((b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n",), 302, b""),
 ]
@@ -78,7 +79,15 @@ async def test_what_is_no_answer_or_too_long_is_none(part: bytes) -> None:
             await getter().get(f"http://127.0.0.1:{port}/", {})
 
 
-@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", b"HTTP/1.1 200"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+    ],
+)
 async def test_an_answer_that_is_cut_off_is_none(part: bytes) -> None:
     async with serving(part) as (port, _):
         with pytest.raises(ConnectionError):

@@ -122,7 +122,10 @@ class _Reading(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if not self.answer.done():
+        if self._parser.get_status_code() < 200:  # a word in between, such as 103; the answer follows
+            self._has_head = False
+            self._ends_with_connection = True
+        elif not self.answer.done():
             self.answer.set_result(PlainAnswer(self._parser.get_status_code(), b"".join(self._body)))
 
     def _fail(self, error: Exception) -> None:
