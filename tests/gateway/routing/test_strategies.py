@@ -120,6 +120,13 @@ def test_least_tokens_goes_by_tokens_and_weights() -> None:
     assert 28 <= made.loads["large"].requests <= 31
 
 
+def test_least_tokens_draws_among_those_that_have_as_few() -> None:
+    made = router(*EIGHT, strategy="least_tokens")
+    seen = Counter(chosen(made, prompt("x")) for _ in range(800))
+    assert len(seen) == 8
+    assert max(seen.values()) < 200
+
+
 def test_weighted_goes_by_lot_and_priority_by_order() -> None:
     made = router(backend("small"), backend("large", weight=3), strategy="weighted")
     seen = Counter(chosen(made, prompt("x")) for _ in range(4000))

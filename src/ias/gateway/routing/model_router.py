@@ -240,7 +240,7 @@ class ModelRouter:
         if policy.is_sticky and ask.session is not None:
             chosen = self._stay(ask.session, roomy)
         elif policy.strategy == "least_tokens":
-            chosen = choose_least_tokens(ask, roomy)
+            chosen = choose_least_tokens(ask, roomy, self._draw)
         elif policy.strategy == "weighted":
             chosen = choose_weighted(roomy, self._draw)
         else:

@@ -120,15 +120,23 @@ def choose_prefix(
             if candidate.load.backend_id not in hidden.free:
                 burdens[index] += hidden.tokens
     if not is_even:
-        return _take_least(ask, candidates, [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)])
+        weighed = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
+        ask.looked_at, ask.burdens = candidates, weighed
+        return candidates[weighed.index(min(weighed))]
     ask.looked_at, ask.burdens = candidates, burdens
     return candidates[burdens.index(min(burdens))]
 
 
-def choose_least_tokens(ask: Ask, candidates: Sequence[Candidate]) -> Candidate:
-    """The one with the fewest tokens in flight for its weight, this request's counted in."""
+def choose_least_tokens(ask: Ask, candidates: Sequence[Candidate], draw: random.Random) -> Candidate:
+    """The one with the fewest tokens in flight for its weight, this request's counted in.
+
+    Of several by lot: workers know of their own requests alone, and would else all begin at the same one.
+    """
     tokens = ask.tokens + ask.output_tokens
-    return _take_least(ask, candidates, [(c.load.tokens + tokens) / c.weight for c in candidates])
+    burdens = [(c.load.tokens + tokens) / c.weight for c in candidates]
+    ask.looked_at, ask.burdens = candidates, burdens
+    least = min(burdens)
+    return draw.choice([c for c, burden in zip(candidates, burdens, strict=True) if burden == least])
 
 
 def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Candidate:
@@ -139,8 +147,3 @@ def choose_weighted(candidates: Sequence[Candidate], draw: random.Random) -> Can
 def choose_priority(candidates: Sequence[Candidate]) -> Candidate:
     """The first in order of id."""
     return min(candidates, key=lambda candidate: candidate.load.backend_id)
-
-
-def _take_least(ask: Ask, candidates: Sequence[Candidate], burdens: Sequence[float]) -> Candidate:
-    ask.looked_at, ask.burdens = candidates, burdens
-    return candidates[burdens.index(min(burdens))]
