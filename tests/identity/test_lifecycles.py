@@ -37,21 +37,56 @@ async def test_an_org_is_deleted_and_restored_by_its_owner_with_all_that_is_in_i
     path = f"{ORGS}/{org['id']}"
     for _ in range(2):
         assert (await owner.delete(path)).headers["x-ias-in-force"] == "true"
-        owner = await identity.sign_in(f"owner-{org['id']}@example.com", "a password of their own")
+        owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
     assert await status_of(redis, redis_keys.org(org["id"])) == "deleted"
+    assert [one["status"] for one in (await owner.ok("GET", ORGS))["data"]] == ["deleted"]
+
+    restored = await owner.ok("POST", f"{path}/restore")
+    assert (restored["status"], restored["deleted_at"]) == ("active", None)
+    assert await status_of(redis, redis_keys.org(org["id"])) == "active"
+    owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
+    assert await owner.ok("POST", f"{path}/restore") == restored
     [project] = (await owner.ok("GET", f"{path}/projects"))["data"]
+    assert project["is_default"]
+
+
+async def test_all_that_an_owner_may_do_in_a_deleted_org_is_to_restore_it(
+    identity: Identity, org: dict[str, str], owner: Caller
+) -> None:
+    path = f"{ORGS}/{org['id']}"
+    [project] = (await owner.ok("GET", f"{path}/projects"))["data"]
+    refused = [
+        ("GET", f"{path}/projects", None),
+        ("GET", f"{path}/members", None),
+        ("GET", f"{path}/audit-log", None),
+        ("PATCH", path, {"status": "active"}),
+        ("POST", f"{path}/projects", {"name": "new"}),
+        ("POST", f"{path}/invitations", {"email": "new@example.com", "role": "owner"}),
+        ("POST", f"/identity/v1/projects/{project['id']}/api-keys", {"name": "new"}),
+    ]
+    await owner.ok("DELETE", path)
+    for method, url, body in refused:  # with the token that deleted it
+        answer = await owner.request(method, url, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked"), url
+    owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
+    for method, url, body in refused:
+        assert (await owner.request(method, url, json=body)).status_code == 403, url
+    why = f"/identity/v1/authz/explain?org_id={org['id']}&permission="
+    assert (await owner.ok("GET", why + "api_keys:write"))["missing"] == "role_lacks_permission"
+    assert [one["role"] for one in (await owner.ok("GET", why + "orgs:delete"))["granted_by"]] == ["restorer"]
+
+
+async def test_nobody_makes_anything_in_a_deleted_org(admin: Caller, org: dict[str, str]) -> None:
+    path = f"{ORGS}/{org['id']}"
+    [project] = (await admin.ok("GET", f"{path}/projects"))["data"]
+    await admin.ok("DELETE", path)
     for method, url, body in [
         ("PATCH", path, {"status": "active"}),
         ("POST", f"{path}/projects", {"name": "new"}),
         ("POST", f"/identity/v1/projects/{project['id']}/api-keys", {"name": "new"}),
     ]:
-        answer = await owner.request(method, url, json=body)
+        answer = await admin.request(method, url, json=body)
         assert (answer.status_code, answer.json()["code"]) == (409, "org_deleted"), url
-
-    restored = await owner.ok("POST", f"{path}/restore")
-    assert (restored["status"], restored["deleted_at"]) == ("active", None)
-    assert await owner.ok("POST", f"{path}/restore") == restored
-    assert await status_of(redis, redis_keys.org(org["id"])) == "active"
 
 
 async def test_what_the_platform_suspended_the_platform_alone_restores(
@@ -71,6 +106,7 @@ async def test_what_the_platform_suspended_the_platform_alone_restores(
 
     assert (restored["status"], restored["suspended_by"]) == ("suspended", "platform")
     assert await status_of(redis, key) == "suspended"
+    owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
     assert (await owner.patch(path, json={"status": "active"})).status_code == 403
     admin = await identity.sign_in()
     again = await admin.ok("PATCH", path, {"status": "active"})

@@ -14,6 +14,10 @@ from ias.identity.store.users import User
 from ias.kit.access import OrgScope
 from ias.kit.problems import ForbiddenError
 
+_RESTORER = "restorer"
+_RESTORER_PERMISSIONS = frozenset({Permission.ORGS_READ, Permission.ORGS_DELETE})
+"""What is left to an owner of a deleted org: to see that it is, and to take that back."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeldRole:
@@ -22,7 +26,7 @@ class HeldRole:
     org_id: str
     project_id: str | None
     role: str
-    """The name of a built-in role, or the id of a custom one: what an access token says."""
+    """The name of a built-in role, the id of a custom one, or `restorer`: what an access token says."""
     name: str
     permissions: frozenset[Permission]
 
@@ -30,13 +34,20 @@ class HeldRole:
 async def list_held_roles(
     connection: AsyncConnection, user_id: UUID, *, even_suspended: bool = False
 ) -> list[HeldRole]:
-    """Everything a user holds, as the rows say; with `even_suspended` what they would hold, too, were they let."""
+    """Everything a user holds, as the rows say; with `even_suspended` what they would hold, too, were they let.
+
+    In a deleted org that is nothing, but for its owners, who may restore it.
+    """
     grants = await store.list_grants(connection, user_id, even_suspended=even_suspended)
     custom = await role_store.list_custom_grants(connection, user_id, even_suspended=even_suspended)
     held = [HeldRole(org_id, project_id, role, role, ROLE_PERMISSIONS[role]) for org_id, project_id, role in grants]
-    return held + [
+    held += [
         HeldRole(grant.org_id, grant.project_id, grant.role_id, grant.role_name, as_permissions(grant.permissions))
         for grant in custom
+    ]
+    return held + [
+        HeldRole(str(org_id), None, _RESTORER, "owner of a deleted org", _RESTORER_PERMISSIONS)
+        for org_id in await store.list_restorable_org_ids(connection, user_id)
     ]
 
 

@@ -124,6 +124,7 @@ class Orgs:
     async def delete(self, access: Access, org_id: UUID, origin: Origin) -> bool:
         """Delete an org: its traffic stops, and after the retention it is purged. Deleting a deleted one is no error.
 
+        All that its owners can do in it from now on is restore it: their tokens, the caller's too, are as old as everybody's.
         Whether that is in force at the gateways. Raises as `get` does.
         """
         scope = access.in_org(str(org_id))
@@ -133,14 +134,17 @@ class Orgs:
             if org.status == "deleted":
                 return org.pushed_version >= org.version
             await store.update_org(connection, org_id, {"status": "deleted", "deleted_at": datetime.now(UTC)})
-            members = await user_store.raise_token_versions_in_org(connection, org_id, but=UUID(scope.actor.sub))
+            members = await _raise_token_versions(connection, scope)
             change = Change("org.delete", org_id, org_id, {"status": org.status}, {"status": "deleted"})
             await append(connection, origin.by(scope.actor), change)
         await self._revocations.push(user_ids=members)
         return await self._records.push(org=org_id)
 
     async def restore(self, access: Access, org_id: UUID, origin: Origin) -> tuple[Org, bool]:
-        """The deleted org as it was, with all that is in it; and whether that is in force. Raises as `get` does."""
+        """The deleted org as it was, with all that is in it; and whether that is in force. Raises as `get` does.
+
+        Its owners' tokens say only that they may restore it, and are too old now.
+        """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             org = await _lock(connection, org_id)
@@ -148,8 +152,10 @@ class Orgs:
                 return org, org.pushed_version >= org.version
             status = "suspended" if org.suspended_by else "active"
             org = await store.update_org(connection, org_id, {"status": status, "deleted_at": None})
+            members = await _raise_token_versions(connection, scope)
             change = Change("org.restore", org_id, org_id, {"status": "deleted"}, {"status": status})
             await append(connection, origin.by(scope.actor), change)
+        await self._revocations.push(user_ids=members)
         return org, await self._records.push(org=org_id)
 
 
@@ -158,6 +164,12 @@ async def _lock(connection: AsyncConnection, org_id: UUID) -> Org:
     if org is None:
         raise NotFoundError
     return org
+
+
+async def _raise_token_versions(connection: AsyncConnection, scope: OrgScope) -> list[UUID]:
+    """Of all members but a platform admin who asks: what they may do, no org gives them."""
+    but = UUID(scope.actor.sub) if scope.actor.platform_admin else None
+    return await user_store.raise_token_versions_in_org(connection, UUID(scope.org_id), but=but)
 
 
 def _note_suspender(scope: OrgScope, org: Org, changes: TenantChanges) -> dict[str, Any]:

@@ -106,9 +106,13 @@ async def raise_token_version(connection: AsyncConnection, user_id: UUID) -> Non
     await connection.execute(statement.values(token_version=users.c.token_version + 1, token_version_at=func.now()))
 
 
-async def raise_token_versions_in_org(connection: AsyncConnection, org_id: UUID, *, but: UUID) -> list[UUID]:
-    """As above, for every member of an org but the one whose request it is; who they are."""
-    of_org = select(members.c.user_id).where(members.c.org_id == org_id, members.c.user_id != but)
+async def raise_token_versions_in_org(
+    connection: AsyncConnection, org_id: UUID, *, but: UUID | None = None
+) -> list[UUID]:
+    """As above, for every member of an org but one; who they are."""
+    of_org = select(members.c.user_id).where(members.c.org_id == org_id)
+    if but is not None:
+        of_org = of_org.where(members.c.user_id != but)
     statement = update(users).where(users.c.id.in_(of_org)).returning(users.c.id)
     raised = statement.values(token_version=users.c.token_version + 1, token_version_at=func.now())
     return list((await connection.execute(raised)).scalars())
