@@ -69,6 +69,37 @@ async def test_a_budget_says_what_its_window_has_left(billing: httpx.AsyncClient
     assert listed == shown
 
 
+async def test_what_remains_of_a_scope_is_what_its_tightest_budget_has_left(
+    billing: httpx.AsyncClient, redis: Redis, org_id: str
+) -> None:
+    project, key, other = str(uuid4()), str(uuid4()), str(uuid4())
+
+    async def ask(**named: str) -> dict[str, Any]:
+        answer = await billing.get("/billing/v1/remaining", params={"org_id": org_id, **named})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert await ask() == {"org_id": org_id, "remaining_usd": None, "budget_id": None, "budgets": []}
+    of_org = await create_budget(billing, org_id, limit_usd="10", window="total")
+    of_project = await create_budget(billing, org_id, limit_usd="9", scope={"kind": "project", "id": project})
+    of_key = await create_budget(billing, org_id, limit_usd="100", scope={"kind": "api_key", "id": key})
+    of_model = await create_budget(billing, org_id, limit_usd="8", mode="alert", scope={"kind": "model", "id": "m/1"})
+    await create_budget(billing, org_id, limit_usd="1", scope={"kind": "project", "id": other})
+    counter = redis_keys.budget_counter(org_id, of_key["id"], of_key["window_id"])
+    for named, least, asked in (
+        ({}, of_org, [of_org]),
+        ({"project_id": project}, of_project, [of_project, of_org]),
+        ({"project_id": project.upper(), "model": "m/1"}, of_project, [of_model, of_project, of_org]),
+        ({"user_id": str(uuid4()), "api_key_id": key}, of_org, [of_key, of_org]),
+    ):
+        found = await ask(**named)
+        assert (found["remaining_usd"], found["budget_id"]) == (least["remaining_usd"], least["id"])
+        assert found["budgets"] == asked
+    await redis.hincrby(counter, "settled", 99_500_000_000)
+    found = await ask(project_id=project, api_key_id=key)
+    assert (found["remaining_usd"], found["budget_id"]) == ("0.50", of_key["id"])
+
+
 async def test_a_wrong_field_is_named(billing: httpx.AsyncClient, org_id: str) -> None:
     right: dict[str, Any] = {
         "org_id": org_id,

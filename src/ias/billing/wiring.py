@@ -18,6 +18,7 @@ from ias.billing.api import ledger as ledger_api
 from ias.billing.api import prices as prices_api
 from ias.billing.api import rate_limits as rate_limits_api
 from ias.billing.api import reconciliations as reconciliations_api
+from ias.billing.api import remaining as remaining_api
 from ias.billing.api import reratings as reratings_api
 from ias.billing.api import spending_settings as spending_settings_api
 from ias.billing.api import statements as statements_api
@@ -96,6 +97,7 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
             prices_api.router,
             budgets_api.router,
             budget_raises_api.router,
+            remaining_api.router,
             rate_limits_api.router,
             ledger_api.router,
             balances_api.router,

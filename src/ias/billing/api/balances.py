@@ -58,7 +58,7 @@ async def list_balances(
     end: Annotated[Moment | None, Query(description="Up to the beginning of this moment's hour (UTC).")] = None,
     limit: Annotated[int, Query(ge=1, le=_LIMIT_MAX, description="At most so many; the rest are `others`.")] = 100,
 ) -> BalancesAnswer:
-    """What an org's ledger adds up to, by scope. What remains of budgets is at `/billing/v1/budgets`."""
+    """What an org's ledger adds up to, by scope. What may still be spent is at `/billing/v1/remaining`."""
     scope = access.in_org(str(org_id))
     start, end = _hour(start), _hour(end)
     found = await ledger.sum_balances(scope, by, start=start, end=end, limit=limit)

@@ -1,5 +1,6 @@
 """`/billing/v1/budgets`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -129,7 +130,7 @@ async def list_budgets(
     access: Annotated[Access, requires(Permission.BUDGETS_READ)], budgets: BudgetsPart, page: OrgPage
 ) -> Page[BudgetAnswer]:
     """An org's budgets, newest first."""
-    return page.answer(await _render_all(budgets, await page.read(access, budgets.list)))
+    return page.answer(await render_budgets(budgets, await page.read(access, budgets.list)))
 
 
 @router.get("/{budget_id}")
@@ -170,10 +171,11 @@ async def delete_budget(
 
 
 async def _answer(budgets: BudgetsPart, budget: Budget) -> BudgetAnswer:
-    return (await _render_all(budgets, [budget]))[0]
+    return (await render_budgets(budgets, [budget]))[0]
 
 
-async def _render_all(budgets: BudgetsPart, rows: list[Budget]) -> list[BudgetAnswer]:
+async def render_budgets(budgets: BudgetsPart, rows: Sequence[Budget]) -> list[BudgetAnswer]:
+    """Budgets of one org, with their limits and what their windows have left."""
     limits = await budgets.read_limits(rows)
     spent = await budgets.read_spend(rows)
     return [_render(row, limits[row.id], spend) for row, spend in zip(rows, spent, strict=True)]

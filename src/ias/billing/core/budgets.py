@@ -1,6 +1,6 @@
 """Budgets: ceilings on what a scope may spend in a window."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -114,6 +114,11 @@ class Budgets:
         """The org's budgets, newest first."""
         async with self._database.transaction() as connection:
             return await budgets.list_budgets(connection, UUID(scope.org_id), before=before, limit=limit)
+
+    async def list_of_scopes(self, scope: OrgScope, scopes: Collection[tuple[ScopeKind, str]]) -> Sequence[Budget]:
+        """The budgets of some of the org's scopes, kind and id, newest first."""
+        async with self._database.transaction() as connection:
+            return await budgets.list_budgets_of_scopes(connection, UUID(scope.org_id), scopes)
 
     async def change(
         self,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, func, insert, select, update
+from sqlalchemy import RowMapping, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.billing.store.budget_raises import BudgetRaise
@@ -116,6 +116,17 @@ async def list_budgets(
         query = query.where(BUDGETS.c.id < before)
     rows = await connection.execute(query.order_by(BUDGETS.c.id.desc()).limit(limit))
     return [_budget(row) for row in rows.mappings()]
+
+
+async def list_budgets_of_scopes(
+    connection: AsyncConnection, org_id: UUID, scopes: Collection[tuple[spending.ScopeKind, str]]
+) -> list[Budget]:
+    """The budgets of some of an org's scopes, kind and id, newest first."""
+    table = BUDGETS
+    query = select(table).where(
+        table.c.org_id == org_id, table.c.deleted_at.is_(None), tuple_(table.c.scope_kind, table.c.scope_id).in_(scopes)
+    )
+    return [_budget(row) for row in (await connection.execute(query.order_by(table.c.id.desc()))).mappings()]
 
 
 async def list_all_budgets(
