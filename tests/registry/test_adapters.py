@@ -80,6 +80,32 @@ async def test_what_makes_no_sense_is_refused(registry: httpx.AsyncClient) -> No
     assert (await create_adapter(registry, backend["id"], "a", tuned["id"])).status_code == 201
     assert (await create_adapter(registry, backend["id"], "a", tuned["id"])).status_code == 409
     assert (await registry.delete(f"/registry/v1/adapters/{uuid4()}")).status_code == 404
+    renamed = await registry.patch(f"/registry/v1/backends/{backend['id']}", json={"upstream_model": "a"})
+    assert (renamed.status_code, renamed.json()["code"]) == (409, "name_taken")
+
+
+async def test_an_adapter_at_a_canary_is_a_canary_of_its_model(registry: httpx.AsyncClient, redis: Redis) -> None:
+    base, tuned = await create_model(registry, "base"), await create_model(registry, "tuned")
+    policy, models = f"/registry/v1/models/{tuned['id']}/route-policy", "/registry/v1/models"
+    stable = await create_backend(registry, tuned["id"])
+    plain, canary = [await create_backend(registry, base["id"], group=group) for group in ("stable", "canary")]
+    await create_adapter(registry, plain["id"], "a", tuned["id"])
+    assert (await registry.patch(policy, json={"canary_percent": 5})).status_code == 422
+    adapter = (await create_adapter(registry, canary["id"], "a", tuned["id"])).json()["id"]
+    assert (await registry.patch(policy, json={"canary_percent": 5})).status_code == 200
+    groups = {one.id: one.group for one in await routes_of(redis, "tuned")}
+    assert (groups[adapter], groups[stable["id"]]) == ("canary", "stable")
+    backend = f"/registry/v1/backends/{canary['id']}"
+    for refused in (
+        await registry.delete(f"/registry/v1/adapters/{adapter}"),
+        await registry.delete(backend),
+        await registry.patch(backend, json={"group": "stable"}),
+        await registry.delete(f"{models}/{base['id']}"),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (409, "last_canary"), refused.text
+    assert len(await routes_of(redis, "tuned")) == 3
+    assert (await registry.delete(f"{models}/{tuned['id']}")).status_code == 204
+    assert (await registry.delete(f"{models}/{base['id']}")).status_code == 204
 
 
 @pytest.mark.slow

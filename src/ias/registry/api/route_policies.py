@@ -39,7 +39,8 @@ class PatchRoutePolicy(Patch):
         None, description="Requests with the same `x-session-id`, or else the same `user`, stay with their backend."
     )
     canary_percent: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        None, description="Share of the requests for the group canary. Above 0 there must be a backend in it."
+        None,
+        description="Share of the requests for the group canary. Above 0 there must be one: a backend of it, or an adapter at one.",
     )
     attempts_max: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] | None = Field(
         None, description="How many backends a request is sent to at most, before the first byte of an answer."

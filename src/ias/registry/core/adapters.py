@@ -11,6 +11,7 @@ from uuid import UUID
 from ias.contracts.ids import uuid7
 from ias.kit.database import Database
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.registry.core.canaries import check_canaries_left
 from ias.registry.core.changes import Author, Change, Changes
 from ias.registry.store.adapters import Adapter, find_adapter, insert_adapter, list_adapters, mark_adapter_deleted
 from ias.registry.store.backends import Backend, find_backend
@@ -74,12 +75,18 @@ class Adapters:
         return adapter, backend
 
     async def delete_adapter(self, adapter_id: UUID, author: Author) -> None:
-        """Serve its model by this adapter no more; on the server it stays loaded. Raises NotFoundError."""
+        """Serve its model by this adapter no more; on the server it stays loaded.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            ConflictError: it is its model's last canary, and the route policy gives canaries a share.
+        """
         async with self._changes.make(author) as change:
             adapter = await find_adapter(change.connection, adapter_id)
             if adapter is None:
                 raise NotFoundError
             await _delete(change, adapter)
+            await check_canaries_left(change, {adapter.model_id})
 
 
 async def delete_adapters_of(change: Change, *, backend_id: UUID | None = None, model_id: UUID | None = None) -> None:
@@ -88,13 +95,23 @@ async def delete_adapters_of(change: Change, *, backend_id: UUID | None = None, 
         await _delete(change, adapter)
 
 
+async def check_is_no_adapter(change: Change, backend_id: UUID, name: str) -> None:
+    """Raises ConflictError: the backend serves one of its adapters by this name."""
+    if any(adapter.name == name for adapter in await list_adapters(change.connection, backend_id=backend_id)):
+        raise _taken(name)
+
+
 async def _check(change: Change, backend: Backend, new: NewAdapter) -> None:
     if new.model_id == backend.model_id or await find_model(change.connection, new.model_id) is None:
         detail = "is the backend's own model" if new.model_id == backend.model_id else "is no model"
         raise InvalidError(f"model_id {detail}.", errors=[FieldError(pointer="/model_id", detail=detail)])
-    others = await list_adapters(change.connection, backend_id=backend.id)
-    if new.name == backend.upstream_model or any(other.name == new.name for other in others):
-        raise ConflictError(f"The backend serves something as {new.name!r} already.", code="name_taken")
+    if new.name == backend.upstream_model:
+        raise _taken(new.name)
+    await check_is_no_adapter(change, backend.id, new.name)
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(f"The backend serves something as {name!r} already.", code="name_taken")
 
 
 async def _delete(change: Change, adapter: Adapter) -> None:

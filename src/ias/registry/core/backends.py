@@ -10,9 +10,10 @@ from ias.contracts.ids import uuid7
 from ias.contracts.routes import Group
 from ias.kit.database import Database
 from ias.kit.egress import EgressPolicy
-from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.problems import FieldError, InvalidError, NotFoundError
 from ias.kit.writes import check_version
-from ias.registry.core.adapters import delete_adapters_of
+from ias.registry.core.adapters import check_is_no_adapter, delete_adapters_of
+from ias.registry.core.canaries import check_canaries_left, list_models_of_canary
 from ias.registry.core.changes import Author, Change, Changes
 from ias.registry.core.credentials import CredentialAwayError, Credentials
 from ias.registry.store.backends import (
@@ -25,7 +26,6 @@ from ias.registry.store.backends import (
     replace_backend,
 )
 from ias.registry.store.models import find_model
-from ias.registry.store.route_policies import find_route_policy
 
 Switch = Literal["disable", "enable", "drain", "resume"]
 """`disable` is the kill switch: nothing new, and what it serves is cut. `drain` lets that end."""
@@ -127,7 +127,8 @@ class Backends:
             PreconditionFailedError: the change is meant for another version.
             EgressRefusedError: the new URL leads where the platform does not send requests.
             InvalidError: its credential is kept elsewhere, and cannot be read there.
-            ConflictError: it is the model's last canary, and the route policy gives canaries a share.
+            ConflictError: it is a model's last canary, and the route policy gives canaries a share; or one of its adapters has
+                the new `upstream_model` for its name.
         """
         stored = dict(fields)
         if "url" in stored:
@@ -145,9 +146,11 @@ class Backends:
             if replace(backend, **stored) == backend:
                 return backend
             updated = replace(backend, **stored, version=backend.version + 1, updated_at=change.at)
-            if updated.group != backend.group:
-                await _check_canary_left(change, backend)
+            if updated.upstream_model != backend.upstream_model:
+                await check_is_no_adapter(change, backend_id, updated.upstream_model)
             await replace_backend(change.connection, updated)
+            if updated.group != backend.group:
+                await check_canaries_left(change, await list_models_of_canary(change, backend))
             before, after = _describe(backend), _describe(updated)
             if backend.sealed_credential != updated.sealed_credential:
                 after["credential_replaced"] = True
@@ -185,28 +188,18 @@ class Backends:
         async with self._changes.make(author) as change:
             backend = _present(await find_backend(change.connection, backend_id))
             check_version(backend.version)
-            await _check_canary_left(change, backend)
+            models = await list_models_of_canary(change, backend)
             await _delete(change, backend)
+            await check_canaries_left(change, models)
 
 
 async def delete_backends_of(change: Change, model_id: UUID) -> None:
-    """Take all backends of a model away, as part of a greater change."""
+    """Take all backends of a model that goes away, as part of a greater change. Raises as `delete_backend` does."""
+    others: set[UUID] = set()
     for backend in await list_backends(change.connection, model_id=model_id, after=None, limit=None):
+        others |= await list_models_of_canary(change, backend)
         await _delete(change, backend)
-
-
-async def _check_canary_left(change: Change, leaving: Backend) -> None:
-    """Refuse to take the last canary from under a policy that gives canaries a share of the requests."""
-    policy = await find_route_policy(change.connection, leaving.model_id)
-    if leaving.group != "canary" or policy is None or not policy.canary_percent:
-        return
-    others = await list_backends(change.connection, model_id=leaving.model_id, after=None, limit=None)
-    if not any(other.group == "canary" and other.id != leaving.id for other in others):
-        raise ConflictError(
-            f"It is the model's last canary, and {policy.canary_percent} % of the requests go to canaries;"
-            " set canary_percent of the route policy to 0 first.",
-            code="last_canary",
-        )
+    await check_canaries_left(change, others - {model_id})
 
 
 async def _delete(change: Change, backend: Backend) -> None:

@@ -119,7 +119,7 @@ class Models:
         """Take the model and its backends away; its names are free again.
 
         Raises as `update_model` does, and:
-            ConflictError: another model names it as its replacement.
+            ConflictError: another model names it as its replacement, or has its last canary among the adapters of its backends.
         """
         async with self._changes.make(author) as change:
             model = _present(await find_model(change.connection, model_id))

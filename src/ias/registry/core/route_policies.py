@@ -9,7 +9,7 @@ from ias.kit.database import Database
 from ias.kit.problems import FieldError, InvalidError, NotFoundError
 from ias.kit.writes import check_version
 from ias.registry.core.changes import Author, Change, Changes
-from ias.registry.store.backends import list_backends
+from ias.registry.store.backends import has_canary
 from ias.registry.store.route_policies import (
     RoutePolicy,
     find_route_policy,
@@ -77,14 +77,12 @@ def _present(policy: RoutePolicy | None) -> RoutePolicy:
 
 
 async def _check(change: Change, policy: RoutePolicy) -> None:
-    """A canary share needs a backend that gets it; killing or draining that one later is no contradiction."""
+    """A canary share needs a canary that gets it, see `canaries`."""
     first_byte_s, total_s = policy.first_byte_timeout_s, policy.total_timeout_s
     if first_byte_s is not None and total_s is not None and first_byte_s > total_s:
         raise _invalid("first_byte_timeout_s", "may not be above total_timeout_s")
-    if policy.canary_percent:
-        backends = await list_backends(change.connection, model_id=policy.model_id, after=None, limit=None)
-        if not any(backend.group == "canary" for backend in backends):
-            raise _invalid("canary_percent", "needs a backend of the group canary; add one first")
+    if policy.canary_percent and not await has_canary(change.connection, policy.model_id):
+        raise _invalid("canary_percent", "needs a backend of the group canary, or an adapter at one; add one first")
 
 
 def _invalid(field: str, detail: str) -> InvalidError:

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.routes import Group
-from ias.registry.store.tables import BACKENDS
+from ias.registry.store.tables import ADAPTERS, BACKENDS
 
 BackendStatus = Literal["enabled", "disabled"]
 Engine = Literal["vllm", "openai", "ias-sim"]
@@ -68,6 +68,21 @@ async def find_backend(connection: AsyncConnection, backend_id: UUID) -> Backend
     query = select(BACKENDS).where(BACKENDS.c.id == backend_id, BACKENDS.c.deleted_at.is_(None))
     row = (await connection.execute(query)).mappings().one_or_none()
     return Backend(**row) if row else None
+
+
+async def has_canary(connection: AsyncConnection, model_id: UUID) -> bool:
+    """Whether a model is served by a backend of the group `canary`, its own or by an adapter."""
+    by_adapter = exists().where(
+        ADAPTERS.c.backend_id == BACKENDS.c.id, ADAPTERS.c.model_id == model_id, ADAPTERS.c.deleted_at.is_(None)
+    )
+    query = select(
+        exists().where(
+            BACKENDS.c.group == "canary",
+            BACKENDS.c.deleted_at.is_(None),
+            or_(BACKENDS.c.model_id == model_id, by_adapter),
+        )
+    )
+    return bool(await connection.scalar(query))
 
 
 async def list_backends(
