@@ -22,7 +22,7 @@ from ias.kit.routing import Router, in_steps
 from ias.kit.settings import ServiceSettings
 from ias.kit.tokens import MANAGEMENT_AUDIENCE, Claims, TokenVerifier
 from ias.kit.web import Answer, Body, create_app
-from ias.kit.writes import after_commit, check_version, is_dry_run, note_change
+from ias.kit.writes import after_commit, check_version, is_dry_run, note_change, regardless
 from tests.kit.token_issuer import TokenIssuer, bearer
 
 TABLES = """
@@ -33,6 +33,7 @@ TABLES = """
 """
 NOTES = "/probe/v1/notes"
 KEY = {"Idempotency-Key": "first-try"}
+POOL_SIZE = 10
 
 Actor = Annotated[Claims, signed_in()]
 
@@ -55,6 +56,7 @@ class Probe:
             secret_key=SecretStr(base64.b64encode(bytes(32)).decode()),
             redis_url=SecretStr("redis://127.0.0.1:1/0"),
             database_timeout_s=5,
+            database_pool_size=POOL_SIZE,
         )
         self.database = Database(database_url, self.settings, application_name="test")
         self.told: list[str] = []
@@ -137,8 +139,9 @@ class Probe:
 
         @router.post("/tries")
         async def try_it(_: Actor) -> NoteAnswer:
-            async with self.database.separate_transaction() as connection:
-                await connection.execute(text("INSERT INTO tries DEFAULT VALUES"))
+            async with self.database.transaction() as connection:
+                await insert(connection, NoteAnswer(id=uuid4(), title="tried", version=1))
+            await regardless(self.count_try)
             raise ConflictError("It was counted.")
 
         @router.delete("/everything", status_code=204)
@@ -155,6 +158,10 @@ class Probe:
             raise_late = response.headers.get("x-never")
             assert raise_late is None
             return NoteAnswer(id=uuid4(), title="step", version=1)
+
+    async def count_try(self) -> None:
+        async with self.database.transaction() as connection:
+            await connection.execute(text("INSERT INTO tries DEFAULT VALUES"))
 
 
 async def insert(connection: AsyncConnection, note: NoteAnswer) -> None:
@@ -238,9 +245,18 @@ async def test_a_write_is_made_as_a_whole_or_not_at_all(client: httpx.AsyncClien
 
 
 async def test_what_is_to_stay_stays_though_the_write_fails(client: httpx.AsyncClient, probe: Probe) -> None:
-    for _ in range(2):
-        assert (await client.post("/probe/v1/tries")).status_code == 409
+    for path in ("/probe/v1/tries", "/probe/v1/tries?dry_run=true"):
+        assert (await client.post(path)).status_code == 409
     assert await probe.query("SELECT count(*) FROM tries") == [2]
+    assert await probe.query("SELECT title FROM notes") == []
+
+
+async def test_as_many_failing_writes_as_there_are_connections_do_not_wait_for_each_other(
+    client: httpx.AsyncClient, probe: Probe
+) -> None:
+    answers = await asyncio.gather(*(client.post("/probe/v1/tries") for _ in range(2 * POOL_SIZE)))
+    assert {answer.status_code for answer in answers} == {409}
+    assert await probe.query("SELECT count(*) FROM tries") == [2 * POOL_SIZE]
 
 
 async def test_the_world_is_told_after_the_commit_and_never_of_what_failed(

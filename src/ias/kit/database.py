@@ -48,15 +48,9 @@ class Database:
                 await connection.exec_driver_sql(build_reach())
                 yield connection
         else:
-            async with self.separate_transaction() as connection:
+            async with self._engine.begin() as connection:
+                await connection.exec_driver_sql(build_reach())
                 yield connection
-
-    @asynccontextmanager
-    async def separate_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction of its own, within a management write too: for what must stay although the write fails."""
-        async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(build_reach())
-            yield connection
 
     async def ping(self) -> None:
         """Return when the database answers; raise what the driver raises when it does not."""

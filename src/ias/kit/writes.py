@@ -10,10 +10,11 @@ What `core` has to do with it:
 - `note_change(...)` says what was done: a dry run answers with it.
 - `check_version(...)`, right after a row was locked, refuses a change that is meant for another version of it.
 - `after_commit(...)` is for everything that a rollback cannot undo: telling Redis, sending e-mail, asking another service.
-- `Database.separate_transaction()` is for what must stay although the write fails: a wrong password is counted.
+- `regardless(...)` is for what must stay although the write fails: a wrong password is counted. It waits until the write has given
+  its connection back: a request that held one while it waits for another could, with as many as it, wait for ever.
 
 Outside of a management write (workers, consumers, `/internal`, signing in) transactions are what they look like, and an
-`after_commit` happens at once.
+`after_commit` and a `regardless` happen at once.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -64,6 +65,7 @@ class Write:
         self.replaying: tuple[Replays, Claim] | None = None
         self.changes: list[NotedChange] = []
         self._effects: list[Effect] = []
+        self._regardless: list[Effect] = []
         self._version_was_checked = False
         self._connection: AsyncConnection | None = None
         self._closing = AsyncExitStack()
@@ -105,6 +107,10 @@ class Write:
         """See `after_commit` of the module."""
         self._effects.append(effect)
 
+    async def regardless(self, effect: Effect) -> None:
+        """See `regardless` of the module."""
+        self._regardless.append(effect)
+
     async def commit(self, answer: Answered) -> dict[str, str]:
         """Make the change, keep the answer for a replay, then do what had to wait for it; headers to add to the answer.
 
@@ -135,9 +141,12 @@ class Write:
         return self.changes
 
     async def abandon(self) -> None:
-        """Roll back what is not committed."""
+        """Roll back what is not committed, then do what is to be done regardless. Raises what that raises."""
         self._is_over = True
         await self._close()
+        effects, self._regardless = self._regardless, []
+        for effect in effects:
+            await effect()
 
     async def _close(self) -> None:
         self._connection = None
@@ -215,3 +224,12 @@ async def after_commit(effect: Effect) -> Mapping[str, str] | None:
         return await effect()
     await write.after_commit(effect)
     return None
+
+
+async def regardless(effect: Effect) -> None:
+    """Do something whether or not the write that is on its way is made, in a dry run too: when it is over, and now without one."""
+    write = find_write()
+    if write is None or not write.takes_transactions:
+        await effect()
+    else:
+        await write.regardless(effect)

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from ias.identity.store import sign_in_attempts as store
 from ias.kit.database import Database
 from ias.kit.problems import TooManyRequestsError
+from ias.kit.writes import regardless
 
 FAILURES_FREE = 5
 """So many wrong passwords in a row cost an e-mail nothing; each one after doubles the wait."""
@@ -88,8 +89,16 @@ class SignInAttempts:
 
         It stays counted whatever becomes of the request.
         """
+        await regardless(lambda: self._count(counted))
+
+    async def forget(self, counted: Counted) -> None:
+        """Somebody has proved who they are."""
+        async with self._database.transaction() as connection:
+            await store.delete_attempts(connection, counted.digest)
+
+    async def _count(self, counted: Sequence[Counted]) -> None:
         now = datetime.now(UTC)
-        async with self._database.separate_transaction() as connection:
+        async with self._database.transaction() as connection:
             await store.delete_attempts_before(connection, now - FAILURES_FORGOTTEN_AFTER)
             for one in sorted(
                 counted, key=lambda one: one.digest
@@ -102,11 +111,6 @@ class SignInAttempts:
                 locked_until = now + lock_duration(failures - one.failures_free) if is_locked else None
                 counted_now = replace(before, failures=failures, last_at=now, locked_until=locked_until)
                 await store.update_attempts(connection, counted_now)
-
-    async def forget(self, counted: Counted) -> None:
-        """Somebody has proved who they are."""
-        async with self._database.transaction() as connection:
-            await store.delete_attempts(connection, counted.digest)
 
 
 def lock_duration(failures_beyond: int) -> timedelta:
