@@ -1,5 +1,6 @@
 """Signing in with an identity provider: a real one, and every way in which one may lie."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -8,7 +9,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from tests.identity.database import fetch
+from tests.identity.database import connected, fetch
 from tests.identity.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider, back_with, open_provider
 from tests.identity.platform import PASSWORD, Caller, Identity, running, settings_for
 
@@ -286,3 +287,17 @@ async def test_the_browser_is_sent_with_all_that_guards_the_way_back(browser: Ca
     assert cookie.startswith("__Host-ias-sign-in=")
     assert {"HttpOnly", "Secure", "Path=/"} <= set(cookie.split("; "))
     assert browser.cookies["__Host-ias-sign-in"] not in begun.text
+
+
+async def test_no_session_begins_while_its_user_is_being_suspended(
+    browser: Caller, provider_id: str, database_url: str
+) -> None:
+    await sign_in(browser, provider_id)
+    back = await leave(browser, provider_id)
+    async with connected(database_url) as connection:
+        async with connection.transaction():  # as far as a suspension is before it ends the sessions
+            await connection.execute("UPDATE users SET status = 'suspended' WHERE email = 'ann@example.com'")
+            signing_in = asyncio.create_task(browser.post("/identity/v1/sessions/oidc", json=back))
+            done, _ = await asyncio.wait([signing_in], timeout=0.5)
+        assert not done
+    assert (await signing_in).status_code == 401

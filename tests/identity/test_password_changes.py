@@ -81,6 +81,27 @@ async def test_no_session_of_the_old_password_begins_while_it_is_replaced(
     assert (await signing_in).status_code == 401
 
 
+async def test_of_several_links_opened_at_once_one_sets_the_password_and_the_others_are_over(
+    identity: Identity, admin: Caller, mailbox: Mailbox
+) -> None:
+    assert admin
+    caller = await identity.anonymous()
+    for _ in range(RESETS_MAX):
+        await caller.post(RESETS, json={"email": ADMIN_EMAIL})
+    tokens = [await mailbox.token(number) for number in range(RESETS_MAX)]
+    passwords = [f"a new password from link {number}" for number in range(RESETS_MAX)]
+
+    answers = await asyncio.gather(
+        *(
+            caller.post(COMPLETE, json={"token": token, "password": password})
+            for token, password in zip(tokens, passwords, strict=True)
+        )
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [204] + [404] * (RESETS_MAX - 1)
+    assert [await status_of(identity, password) for password in passwords].count(201) == 1
+
+
 async def test_whether_anybody_has_an_email_shows_neither_in_the_answer_nor_in_the_work(
     identity: Identity, mailbox: Mailbox, database_url: str
 ) -> None:

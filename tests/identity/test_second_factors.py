@@ -1,5 +1,6 @@
 """The second factor: wanted when it was set up, used once, and not to be had around."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ias.identity.core.sign_in_attempts import FAILURES_FREE
 from ias.identity.core.sign_ins import CHALLENGE_TRIES_MAX
-from tests.identity.database import execute, fetch
+from tests.identity.database import connected, execute, fetch
 from tests.identity.mailbox import Mailbox
 from tests.identity.platform import ADMIN_EMAIL, ADMIN_PASSWORD, Caller, Identity
 
@@ -124,6 +125,41 @@ async def test_each_recovery_code_works_once_in_any_form(identity: Identity, adm
         caller, token = await challenge(identity)
         assert (await reply(caller, token, given)).status_code == status
     assert (await admin.ok("GET", FACTOR))["recovery_codes_left"] == 8
+
+
+async def test_of_several_right_codes_for_one_challenge_one_opens_a_session(
+    identity: Identity, admin: Caller, database_url: str
+) -> None:
+    enrolment = await admin.ok("POST", FACTOR, PROOF)
+    confirmed = await admin.ok("POST", f"{FACTOR}/confirm", {"code": App(enrolment["secret"]).code()})
+    codes = confirmed["recovery_codes"][:3]
+    caller, token = await challenge(identity)
+
+    answers = await asyncio.gather(*(reply(caller, token, code) for code in codes))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 401, 401]
+    assert len(await fetch(database_url, "SELECT 1 FROM recovery_codes")) == 9
+
+
+async def test_no_second_factor_is_set_up_with_a_password_that_is_being_replaced(
+    admin: Caller, database_url: str
+) -> None:
+    async with connected(database_url) as connection:
+        async with connection.transaction():  # as far as a reset is before it takes the second factor away
+            await connection.execute("UPDATE users SET password_hash = 'another'")
+            enrolling = asyncio.create_task(admin.post(FACTOR, json=PROOF))
+            done, _ = await asyncio.wait([enrolling], timeout=0.5)
+        assert not done
+    refused = await enrolling
+    assert (refused.status_code, refused.json()["code"]) == (403, "wrong_password")
+    assert await fetch(database_url, "SELECT 1 FROM second_factors") == []
+
+
+async def test_as_many_wrong_codes_as_there_are_connections_keep_nobody_waiting(admin: Caller) -> None:
+    enrolment = await admin.ok("POST", FACTOR, PROOF)
+    assert enrolment["secret"]
+    answers = await asyncio.gather(*(admin.post(f"{FACTOR}/confirm", json={"code": "no code"}) for _ in range(8)))
+    assert {answer.status_code for answer in answers} <= {403, 429}
 
 
 async def test_a_second_factor_is_set_up_and_given_up_only_with_the_password_again(

@@ -63,6 +63,7 @@ class Probe:
         self.hold = asyncio.Event()
         self.hold.set()
         self.entered = asyncio.Event()
+        self.tied = asyncio.Barrier(2)
 
     async def query(self, statement: str) -> list[Any]:
         async with self.database.transaction() as connection:
@@ -143,6 +144,13 @@ class Probe:
                 await insert(connection, NoteAnswer(id=uuid4(), title="tried", version=1))
             await regardless(self.count_try)
             raise ConflictError("It was counted.")
+
+        @router.put("/knots/{first}/{second}", status_code=204)
+        async def lock_in_order(first: int, second: int, _: Actor) -> None:
+            async with self.database.transaction() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": first})
+                await self.tied.wait()
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": second})
 
         @router.delete("/everything", status_code=204)
         async def delete_everything(_: Actor) -> None:
@@ -257,6 +265,13 @@ async def test_as_many_failing_writes_as_there_are_connections_do_not_wait_for_e
     answers = await asyncio.gather(*(client.post("/probe/v1/tries") for _ in range(2 * POOL_SIZE)))
     assert {answer.status_code for answer in answers} == {409}
     assert await probe.query("SELECT count(*) FROM tries") == [2 * POOL_SIZE]
+
+
+async def test_of_two_writes_that_wait_for_each_other_one_is_told_to_try_again(client: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(client.put("/probe/v1/knots/1/2"), client.put("/probe/v1/knots/2/1"))
+    made, ended = sorted(answers, key=lambda answer: answer.status_code)
+    assert (made.status_code, ended.status_code) == (204, 503)
+    assert ended.headers["retry-after"] == "1"
 
 
 async def test_the_world_is_told_after_the_commit_and_never_of_what_failed(

@@ -61,6 +61,8 @@ _SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control",
 
 _DATA_SQLSTATES = "22"
 _CONSTRAINT_SQLSTATES = "23"
+_CONTENTION_SQLSTATES = "40"
+"""Transaction rollback: two changes waited for each other, and PostgreSQL ended one. It left nothing and may be sent again."""
 _AWAY_SQLSTATES = ("08", "53", "57")
 """Classes of SQLSTATE: connection exception, insufficient resources, operator intervention (starting up, shutting down)."""
 
@@ -386,6 +388,10 @@ def _render_problems(app: FastAPI) -> None:
             _CONSTRAINT_SQLSTATES
         ):  # a race that `core` did not foresee; what it foresees, it explains
             return _problem_response(ConflictError("It contradicts what is stored."), request.url.path)
+        if sqlstate.startswith(_CONTENTION_SQLSTATES):
+            log.warning("two changes waited for each other", sqlstate=sqlstate, path=request.url.path)
+            again = UnavailableError("Another change was in the way; try again.", headers={"Retry-After": "1"})
+            return _problem_response(again, request.url.path)
         if sqlstate.startswith(_DATA_SQLSTATES):  # a NUL in a text, above all; the second net behind the schemas
             return _problem_response(InvalidError("A value is not one that can be stored."), request.url.path)
         raise error

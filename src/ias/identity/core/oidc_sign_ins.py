@@ -145,7 +145,8 @@ class OidcSignIns:
         ended: list[UUID] = []
         async with self._database.transaction() as connection:
             user_id = await store.find_user_id(connection, provider.id, identity.subject)
-            user = await user_store.find_user(connection, user_id) if user_id else None
+            # Locked: whoever suspends the user, or takes their sessions, finds the one that begins here.
+            user = await user_store.find_user(connection, user_id, lock=True) if user_id else None
             changes: list[Change] = []
             if user is None:
                 user, ended, changes = await self._link(connection, provider, identity)
@@ -161,7 +162,7 @@ class OidcSignIns:
         self, connection: AsyncConnection, provider: IdentityProvider, identity: Identity
     ) -> tuple[User, list[UUID], list[Change]]:
         """The user of a verified e-mail, made if that is allowed, from now on known by issuer and subject."""
-        user = await user_store.find_user_by_email(connection, identity.email)
+        user = await user_store.find_user_by_email(connection, identity.email, lock=True)
         ended: list[UUID] = []
         changes: list[Change] = []
         if user is None:

@@ -142,7 +142,8 @@ class PasswordChanges:
             await self._find_user_of(connection, digest)  # hashing takes long: not for somebody without a link
         password_hash = await self._passwords.hash(password)
         async with self._database.transaction() as connection:
-            user = await self._find_user_of(connection, digest)
+            # Locked before anything else: of two links of one e-mail each would wait for the other to be deleted.
+            user = await self._find_user_of(connection, digest, lock=True)
             if not await store.use_reset(connection, digest, user.email):
                 raise _void()
             changes = [Change("user.reset_password", user.id)]
@@ -158,9 +159,9 @@ class PasswordChanges:
             await self._attempts.forget(email_counter(user.email))
         await self._revocations.push(session_ids=ended)
 
-    async def _find_user_of(self, connection: AsyncConnection, digest: str) -> User:
+    async def _find_user_of(self, connection: AsyncConnection, digest: str, *, lock: bool = False) -> User:
         email = await store.find_email_of_reset(connection, digest, datetime.now(UTC))
-        user = await user_store.find_user_by_email(connection, email) if email else None
+        user = await user_store.find_user_by_email(connection, email, lock=lock) if email else None
         if user is None or user.status != "active":
             raise _void()
         return user

@@ -90,6 +90,9 @@ class SecondFactors:
         user = await self._password_changes.require_password(actor, password)
         secret = pyotp.random_base32()
         async with self._database.transaction() as connection:
+            now = await user_store.find_user(connection, user.id, lock=True)
+            if now is None or now.password_hash != user.password_hash:  # changed while it was being checked
+                raise ForbiddenError("This is not your password.", code="wrong_password")
             factor = await store.find_second_factor(connection, user.id, lock=True)
             if factor is not None and factor.confirmed_at is not None:
                 raise ConflictError("There is a second factor; give it up first.", code="second_factor_exists")

@@ -96,14 +96,17 @@ class SignIns:
         user = await self._find_challenged(digest) if digest else None
         if user is None or digest is None:
             await self._attempts.count([of_address])
-            raise UnauthenticatedError("This sign-in is over. Begin again.", code="invalid_challenge")
+            raise _challenge_over()
         of_email = email_counter(user.email)
         await self._attempts.refuse_if_locked([of_email])
         async with self._database.transaction() as connection:
+            user = await _confirm(
+                connection, user
+            )  # first: whoever changes the password locks the user, then challenges
             used = await self._second_factors.use(connection, user.id, code)
             if used is not None:
-                await challenge_store.delete_challenge(connection, digest)
-                user = await _confirm(connection, user)
+                if not await challenge_store.delete_challenge(connection, digest):
+                    raise _challenge_over()  # answered by another code a moment ago; this one stays good
                 signed_in = await self._sessions.open(connection, user, origin, method=f"password and {used}")
         if used is None:
             await self._attempts.count([of_email, of_address])
@@ -145,6 +148,10 @@ async def _confirm(connection: AsyncConnection, candidate: User) -> User:
     if user.status != "active":
         raise UnauthenticatedError("This account is suspended.", code="account_suspended")
     return user
+
+
+def _challenge_over() -> UnauthenticatedError:
+    return UnauthenticatedError("This sign-in is over. Begin again.", code="invalid_challenge")
 
 
 def _wrong_credentials() -> UnauthenticatedError:

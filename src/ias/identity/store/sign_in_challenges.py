@@ -39,9 +39,10 @@ async def try_challenge(connection: AsyncConnection, token_digest: str, now: dat
     return SignInChallenge(**row) if row else None
 
 
-async def delete_challenge(connection: AsyncConnection, token_digest: str) -> None:
-    """It was answered, or tried too often."""
-    await connection.execute(delete(sign_in_challenges).where(sign_in_challenges.c.token_digest == token_digest))
+async def delete_challenge(connection: AsyncConnection, token_digest: str) -> bool:
+    """It was answered, or tried too often; False when it was gone already."""
+    statement = delete(sign_in_challenges).where(sign_in_challenges.c.token_digest == token_digest)
+    return (await connection.execute(statement)).rowcount == 1
 
 
 async def delete_challenges_of(connection: AsyncConnection, user_id: UUID) -> None:

@@ -73,9 +73,12 @@ async def lock_platform_admins(connection: AsyncConnection) -> list[UUID]:
     return list((await connection.execute(query.with_for_update(key_share=True))).scalars())
 
 
-async def find_user_by_email(connection: AsyncConnection, email: str) -> User | None:
+async def find_user_by_email(connection: AsyncConnection, email: str, *, lock: bool = False) -> User | None:
     """The user of a normalised e-mail."""
-    row = (await connection.execute(select(users).where(users.c.email == email))).mappings().one_or_none()
+    query = select(users).where(users.c.email == email)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).mappings().one_or_none()
     return User(**row) if row else None
 
 
