@@ -54,6 +54,7 @@ async def test_catalogues_in_each_format_are_shown_first_and_then_set(
         ("p.json", "[", "is not such JSON"),
         ("p.csv", "model,input\na,b,c\n", "more fields"),
         ("p.yaml", "a: [", "is not such YAML"),
+        pytest.param("p.yaml", "[" * 50_000, "nested too deeply, or holds itself", id="deep"),
         ("p.json", '"x"', "holds no list of prices"),
     ],
 )

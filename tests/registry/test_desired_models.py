@@ -49,7 +49,7 @@ async def test_a_file_is_shown_first_then_applied_and_then_there_is_nothing_to_d
     run: Run, registry: httpx.AsyncClient, file: Path
 ) -> None:
     dry = await apply(run, file, DESIRED, "--dry-run")
-    assert dry[-1].endswith("none of them made")
+    assert dry[-1] == "6 changes, none of them made"
     assert (await registry.get("/registry/v1/models")).json()["data"] == []
     told = await apply(run, file, DESIRED)
     assert told == [
@@ -87,6 +87,23 @@ async def test_what_was_changed_by_hand_is_seen_and_healed_and_what_the_file_doe
     assert (await apply(run, file, fewer, "--prune"))[0].startswith("- adapter sql of backend")
 
 
+async def test_a_canary_comes_before_its_share_and_goes_after_it(run: Run, file: Path) -> None:
+    without: dict[str, Any] = {"name": "base", "context_length": 8192, "backends": [{"url": "http://10.0.0.7:8000"}]}
+    having = json.loads(json.dumps(without))
+    having["backends"].append({"url": "http://10.0.0.8:8000", "group": "canary"})
+    having["route_policy"] = {"canary_percent": 10}
+    without["route_policy"] = {"canary_percent": 0}
+    successor = {"name": "next", "context_length": 8192}
+    old = {"name": "old", "context_length": 8192, "status": "deprecated", "replacement": "next"}
+    await apply(run, file, {"models": [without]})
+    for models in ([having], [without], [without, successor, old]):
+        dry = await apply(run, file, {"models": models}, "--prune", "--dry-run")
+        told = await apply(run, file, {"models": models}, "--prune")
+        assert len(told) > 2
+        assert dry[:-1] == told[:-1]
+        assert await apply(run, file, {"models": models}, "--prune") == ["0 changes"]
+
+
 async def test_a_moment_in_yaml_is_the_same_moment_the_second_time(run: Run, file: Path) -> None:
     text = "models:\n- {name: old, context_length: 8192, status: deprecated, sunset_at: 2030-01-01T01:00:00+01:00}\n"
     assert await apply(run, file, text) == ["+ model old", "1 changes"]
@@ -98,6 +115,8 @@ async def test_a_moment_in_yaml_is_the_same_moment_the_second_time(run: Run, fil
     [
         ("models: [", "is no YAML"),
         ("[]", "must hold a list under `models`"),
+        ("models: &all [*all]", "nested too deeply, or holds itself"),
+        pytest.param("[" * 50_000, "nested too deeply, or holds itself", id="deep"),
         ({"models": [], "backends": []}, "and nothing else"),
         ({"models": [{"context_length": 1}]}, "/models/0 must be a model with a `name`"),
         ({"models": [{"name": "a"}, {"name": "a"}]}, "names a model twice"),

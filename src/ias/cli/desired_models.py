@@ -18,6 +18,8 @@ _FILE_BYTES_MAX = 1_000_000
 _MODELS = "/registry/v1/models"
 _BACKENDS = "/registry/v1/backends"
 _ADAPTERS = "/registry/v1/adapters"
+_BY_OTHERS = frozenset({"canary_percent", "group", "replacement"})
+"""Fields that are right or wrong by other changes of the file, and so cannot be tried alone."""
 
 Document = Mapping[str, Any]
 
@@ -33,10 +35,11 @@ def read_models(file: Path) -> list[Document]:
         raise CommandError(f"{file} is larger than {_FILE_BYTES_MAX} bytes")
     yaml = importlib.import_module("yaml")  # what JSON writes is YAML as well
     try:
-        document = yaml.safe_load(text)
+        document = _with_moments_as_text(yaml.safe_load(text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    document = _with_moments_as_text(document)
+    except RecursionError as error:
+        raise CommandError(f"{file} is nested too deeply, or holds itself") from error
     models = document.get("models") if isinstance(document, dict) else None
     if not isinstance(models, list) or set(document) != {"models"}:
         raise CommandError(f"{file} must hold a list under `models`, and nothing else")
@@ -96,18 +99,23 @@ class DesiredModels:
         for model in models:
             fields = {name: model[name] for name in model.keys() - {"name", "route_policy", "backends"}}
             yield from self._apply_model(model["name"], fields)
+        policies = [(model["name"], model.get("route_policy", {})) for model in models]
+        for name, policy in policies:
+            if not policy.get("canary_percent"):  # before the last canary goes
+                yield from self._apply_policy(name, policy)
         for model in models:
             if "backends" in model:
                 yield from self._apply_backends(model["name"], model["backends"])
-        for model in models:
-            yield from self._apply_policy(model["name"], model.get("route_policy", {}))
+        for name, policy in policies:
+            if policy.get("canary_percent"):  # after the first one has come
+                yield from self._apply_policy(name, policy)
 
     def _apply_model(self, name: str, fields: Document) -> Iterator[str]:
         known = self._models.get(name)
         if known is not None:
             yield from self._patch(f"model {name}", f"{_MODELS}/{known['id']}", known, fields)
             return
-        told = self._api.post(_MODELS, {"name": name, **fields}, dry_run=self._dry_run)
+        told = self._api.post(_MODELS, {"name": name, **self._tried(fields)}, dry_run=self._dry_run)
         if not self._dry_run:
             self._models[name] = told
         yield f"+ model {name}"
@@ -125,7 +133,10 @@ class DesiredModels:
     def _apply_backends(self, name: str, backends: list[Document]) -> Iterator[str]:
         model = self._models.get(name)
         if model is None:  # it would be made
-            yield from (f"+ backend {backend['url']} of {name}" for backend in backends)
+            for backend in backends:
+                where = f"backend {backend['url']} of {name}"
+                yield f"+ {where}"
+                yield from self._apply_adapters(where, None, backend.get("adapters", {}))
             return
         path = f"{_MODELS}/{model['id']}/backends"
         unmatched = list(self._api.list(path))
@@ -142,7 +153,7 @@ class DesiredModels:
             if "adapters" in backend:
                 yield from self._apply_adapters(where, known.get("id"), backend["adapters"])
         for backend in unmatched if self._prune else ():
-            self._api.delete(f"{_BACKENDS}/{backend['id']}", dry_run=self._dry_run)
+            self._delete(f"{_BACKENDS}/{backend['id']}")
             yield f"- backend {backend['url']} of {name}"
 
     def _take_known(self, path: str, fields: Document, unmatched: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -166,19 +177,26 @@ class DesiredModels:
             if served is None and not self._dry_run:
                 raise CommandError(f"{where}: there is no model {model!r} for its adapter {adapter!r}")
             if found is not None:
-                self._api.delete(f"{_ADAPTERS}/{found['id']}", dry_run=self._dry_run)
+                self._delete(f"{_ADAPTERS}/{found['id']}")
             if not self._dry_run and served is not None:
                 self._api.post(path, {"name": adapter, "model_id": served["id"]})
             yield f"{'~' if found else '+'} adapter {adapter} of {where}, served as {model}"
         for adapter, found in known.items() if self._prune else ():
-            self._api.delete(f"{_ADAPTERS}/{found['id']}", dry_run=self._dry_run)
+            self._delete(f"{_ADAPTERS}/{found['id']}")
             yield f"- adapter {adapter} of {where}"
 
     def _patch(self, what: str, path: str, known: Document, fields: Document) -> Iterator[str]:
         changed = {name: value for name, value in fields.items() if name not in known or known[name] != value}
         if changed:
-            self._api.patch(path, changed, dry_run=self._dry_run)
+            self._api.patch(path, self._tried(changed), dry_run=self._dry_run)
             yield f"~ {what}: {_show(changed, known)}"
+
+    def _delete(self, path: str) -> None:
+        if not self._dry_run:
+            self._api.delete(path)
+
+    def _tried(self, fields: Document) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if not self._dry_run or name not in _BY_OTHERS}
 
 
 def _show(changed: Document, known: Document | None = None) -> str:

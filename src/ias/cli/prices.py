@@ -99,6 +99,8 @@ def _read(file: Path, file_format: str) -> list[dict[str, Any]]:
         entries = _parse(text.decode("utf-8-sig"), file_format)
     except (ValueError, csv.Error) as error:
         raise CommandError(f"{file} is not such {file_format.upper()}: {error}") from error
+    except RecursionError as error:
+        raise CommandError(f"{file} is nested too deeply, or holds itself") from error
     if isinstance(entries, dict) and set(entries) == {"prices"}:
         entries = entries["prices"]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
