@@ -1,5 +1,7 @@
 """Alerts: each threshold of each window is told once, signed, to whom the org named, and the log says what became of it."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,13 +11,14 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from ias.billing.core.alert_channels import CHANNELS_PER_ORG_MAX
 from ias.billing.core.booking import Booking
 from ias.contracts.permissions import Role
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
 from tests.billing.conftest import RunningBilling, client_of, create_budget
 from tests.billing.usage import eventually, make_record, message
-from tests.billing.webhook_receiver import listening
+from tests.billing.webhook_receiver import DRIP, SILENCE, listening
 from tests.identity.mailbox import open_mailbox
 from tests.kit.token_issuer import TokenIssuer
 
@@ -115,6 +118,46 @@ async def test_a_webhook_that_fails_is_tried_again_with_the_same_id_and_one_that
         assert (len(receiver.received), len(gone.received)) == (3, 1)
 
 
+async def test_an_answer_that_drips_ends_at_the_deadline(
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
+) -> None:
+    async with (
+        listening(DRIP) as receiver,
+        run_billing(**FAST, billing_webhook_timeout_s=0.3) as app,
+        client_of(app, issuer.platform_admin()) as client,
+    ):
+        await add_channel(client, org_id, "webhook", receiver.url)
+        await create_budget(client, org_id, limit_usd="0.001", alert_percents=[100])
+        await spend(database, org_id)
+
+        async def was_left() -> bool:
+            listed = await read(client, org_id, "alert-deliveries")
+            return [each["last_answer"] for each in listed] == ["TimeoutError"]
+
+        await eventually(was_left)
+
+
+async def test_an_org_whose_webhooks_never_answer_does_not_keep_another_waiting(
+    run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
+) -> None:
+    other = str(uuid4())
+    async with (
+        run_billing(**FAST, billing_webhook_timeout_s=60) as app,
+        client_of(app, issuer.platform_admin()) as client,
+        listening(SILENCE) as silent,
+        listening() as receiver,
+    ):
+        for _ in range(3):
+            await add_channel(client, other, "webhook", silent.url)
+        await add_channel(client, org_id, "webhook", receiver.url)
+        for each in (other, org_id):
+            await create_budget(client, each, limit_usd="0.001", alert_percents=[100])
+        records = [make_record(each) for each in (other, org_id)]
+        await Booking(database).book(check_message(message(*records)).records)
+        await eventually(all_told(client, org_id, 1))
+        assert not await all_told(client, other, 3)()
+
+
 async def test_tries_are_bounded(
     run_billing: RunningBilling, issuer: TokenIssuer, database: Database, org_id: str
 ) -> None:
@@ -201,6 +244,17 @@ async def test_a_name_that_leads_inside_after_it_was_checked_is_not_called(
 
             await eventually(was_refused)
         assert receiver.received == []
+
+
+async def test_no_more_channels_than_an_org_may_have_come_of_asking_at_once(
+    billing: httpx.AsyncClient, org_id: str
+) -> None:
+    bodies = [
+        {"org_id": org_id, "kind": "email", "target": f"a{n}@example.com"} for n in range(CHANNELS_PER_ORG_MAX + 5)
+    ]
+    answers = await asyncio.gather(*(billing.post(CHANNELS, json=body) for body in bodies))
+    codes = Counter(answer.status_code for answer in answers)
+    assert codes == {201: CHANNELS_PER_ORG_MAX, 409: 5}
 
 
 async def test_channels_and_alerts_are_their_orgs_own(

@@ -33,6 +33,9 @@ class BillingSettings(BusSettings, MailSettings, ServiceSettings):
     billing_alert_interval_s: float = Field(
         1.0, gt=0, le=60, description="How often alerts that are to be told are looked for."
     )
+    billing_webhook_timeout_s: float = Field(
+        10.0, gt=0, le=60, description="Deadline of one try to post an alert to a webhook, its answer included."
+    )
     billing_webhook_allow_loopback: bool = Field(
         False, description="Whether alerts may be posted to this very machine (127.0.0.0/8, ::1, localhost)."
     )

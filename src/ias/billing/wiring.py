@@ -140,7 +140,13 @@ def _open_alerts(
     app.state.alert_channels = AlertChannels(database, egress, sealer)
     transport = GuardedTransport(egress, answer_bytes_max=_ANSWER_BYTES_MAX)
     stack.push_async_callback(transport.aclose)
-    return AlertDeliveries(database, transport, build_mailer(settings), sealer)
+    return AlertDeliveries(
+        database,
+        transport,
+        build_mailer(settings),
+        sealer,
+        webhook_timeout_s=settings.billing_webhook_timeout_s,
+    )
 
 
 def assemble_consumer(settings: BillingSettings) -> UsageConsumer:

@@ -68,6 +68,7 @@ class AlertChannels:
             updated_at=now,
         )
         async with self._database.transaction() as connection:
+            await alerts.lock_channels(connection, channel.org_id)
             if len(await alerts.list_channels(connection, channel.org_id)) >= CHANNELS_PER_ORG_MAX:
                 raise ConflictError(f"An org has at most {CHANNELS_PER_ORG_MAX} channels.", code="too_many_channels")
             await alerts.insert_channel(connection, channel)

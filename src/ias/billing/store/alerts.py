@@ -1,12 +1,12 @@
 """Alerts, where they are told, and what became of telling them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,6 +62,13 @@ class AlertDelivery:
     """Of the last try: an HTTP status, or a word on what went wrong."""
     created_at: datetime
     delivered_at: datetime | None = None
+
+
+async def lock_channels(connection: AsyncConnection, org_id: UUID) -> None:
+    """Let nobody else add a channel of an org until the transaction ends."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:org, 0))"), {"org": f"alert channels {org_id}"}
+    )
 
 
 async def insert_channel(connection: AsyncConnection, channel: AlertChannel) -> None:
@@ -133,12 +140,14 @@ async def list_deliveries(
     return [AlertDelivery(**row) for row in (await connection.execute(query)).mappings()]
 
 
-async def take_due_delivery(connection: AsyncConnection, now: datetime, lease: timedelta) -> AlertDelivery | None:
-    """A delivery that is due, counted as tried; nobody else takes it before the lease is over."""
+async def take_due_delivery(
+    connection: AsyncConnection, now: datetime, lease: timedelta, *, not_of: Collection[UUID]
+) -> AlertDelivery | None:
+    """A delivery that is due, of none of these orgs, counted as tried; nobody else takes it before the lease is over."""
     table = ALERT_DELIVERIES
     due = (
         select(table.c.id)
-        .where(table.c.status == "waiting", table.c.next_try_at <= now)
+        .where(table.c.status == "waiting", table.c.next_try_at <= now, table.c.org_id.not_in(not_of))
         .order_by(table.c.next_try_at)
         .limit(1)
         .with_for_update(skip_locked=True)
