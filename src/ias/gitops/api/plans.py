@@ -4,15 +4,16 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Query, Request
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
+from ias.gitops.api.parts import CursorsPart, PlansPart
 from ias.gitops.core.billing_budgets import Caller
-from ias.gitops.core.plans import NewPlan, Plans
+from ias.gitops.core.plans import NewPlan
 from ias.gitops.store.plans import Action, PlanStatus, StepStatus
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router, in_steps
 from ias.kit.web import Answer, Body
 
@@ -71,23 +72,12 @@ class PlanAnswer(PlanSummary):
     steps: list[StepAnswer]
 
 
-async def _plans(request: Request) -> Plans:
-    plans: Plans = request.app.state.plans
-    return plans
-
-
-async def _cursors(request: Request) -> Cursors:
-    cursors: Cursors = request.app.state.cursors
-    return cursors
-
-
 Reader = Annotated[Access, requires(Permission.DESIRED_STATE_READ)]
 Writer = Annotated[Access, requires(Permission.DESIRED_STATE_WRITE)]
-ThePlans = Annotated[Plans, Depends(_plans)]
 
 
 @router.post("", status_code=201)
-async def create_plan(body: CreatePlan, access: Writer, plans: ThePlans, request: Request) -> PlanAnswer:
+async def create_plan(body: CreatePlan, access: Writer, plans: PlansPart, request: Request) -> PlanAnswer:
     """Plan the way from what the org has to what the documents declare. Only the plan is stored, nothing is changed."""
     scope = access.in_org(str(body.org_id))
     new = NewPlan(documents=body.documents, prune=body.prune)
@@ -98,8 +88,8 @@ async def create_plan(body: CreatePlan, access: Writer, plans: ThePlans, request
 async def list_plans(
     *,
     access: Reader,
-    plans: ThePlans,
-    cursors: Annotated[Cursors, Depends(_cursors)],
+    plans: PlansPart,
+    cursors: CursorsPart,
     org_id: Annotated[UUID, Query()],
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -112,7 +102,7 @@ async def list_plans(
 
 
 @router.get("/{plan_id}")
-async def get_plan(plan_id: UUID, access: Reader, plans: ThePlans) -> PlanAnswer:
+async def get_plan(plan_id: UUID, access: Reader, plans: PlansPart) -> PlanAnswer:
     """Show a plan and how far it was applied."""
     plan = await plans.get_plan(plan_id)
     access.in_org(str(plan.org_id))
@@ -123,7 +113,7 @@ async def get_plan(plan_id: UUID, access: Reader, plans: ThePlans) -> PlanAnswer
     "/{plan_id}/apply",
     openapi_extra=in_steps("billing makes the changes, one by one, and each is recorded when it is made"),
 )
-async def apply_plan(plan_id: UUID, access: Writer, plans: ThePlans, request: Request) -> PlanAnswer:
+async def apply_plan(plan_id: UUID, access: Writer, plans: PlansPart, request: Request) -> PlanAnswer:
     """Apply a plan. Doing so again is safe: done steps stay done, and a failed application goes on where it stopped."""
     plan = await plans.get_plan(plan_id)
     scope = access.in_org(str(plan.org_id))

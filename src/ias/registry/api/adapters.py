@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request
 from pydantic import Field
 
 from ias.contracts.backend_states import Circuit, Health
@@ -15,8 +14,9 @@ from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router, changes_nothing
 from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
-from ias.registry.api.backends import TheCursors, TheVerifications, UpstreamModel, VerificationAnswer
-from ias.registry.core.adapters import Adapters, NewAdapter
+from ias.registry.api.backends import UpstreamModel, VerificationAnswer
+from ias.registry.api.parts import AdaptersPart, BackendHealthsPart, CursorsPart, VerificationsPart
+from ias.registry.core.adapters import NewAdapter
 from ias.registry.core.backend_health import BackendHealths
 from ias.registry.store.adapters import Adapter
 
@@ -47,25 +47,13 @@ class AdapterAnswer(Answer):
     created_at: datetime
 
 
-async def _adapters(request: Request) -> Adapters:
-    adapters: Adapters = request.app.state.adapters
-    return adapters
-
-
-async def _backend_healths(request: Request) -> BackendHealths:
-    healths: BackendHealths = request.app.state.backend_healths
-    return healths
-
-
 Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
 Writer = Annotated[Access, requires(Permission.BACKENDS_WRITE)]
-TheAdapters = Annotated[Adapters, Depends(_adapters)]
-TheHealths = Annotated[BackendHealths, Depends(_backend_healths)]
 
 
 @router.post("/backends/{backend_id}/adapters", status_code=201)
 async def create_adapter(
-    *, backend_id: UUID, body: CreateAdapter, access: Writer, adapters: TheAdapters, healths: TheHealths
+    *, backend_id: UUID, body: CreateAdapter, access: Writer, adapters: AdaptersPart, healths: BackendHealthsPart
 ) -> AdapterAnswer:
     """Serve a model by an adapter of this backend, under the backend's weight, tier, group and switches."""
     new = NewAdapter(name=body.name, model_id=body.model_id)
@@ -78,9 +66,9 @@ async def list_adapters(
     *,
     backend_id: UUID,
     access: Reader,
-    adapters: TheAdapters,
-    healths: TheHealths,
-    cursors: TheCursors,
+    adapters: AdaptersPart,
+    healths: BackendHealthsPart,
+    cursors: CursorsPart,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[AdapterAnswer]:
@@ -92,7 +80,7 @@ async def list_adapters(
 
 
 @router.delete("/adapters/{adapter_id}", status_code=204)
-async def delete_adapter(adapter_id: UUID, access: Writer, adapters: TheAdapters) -> None:
+async def delete_adapter(adapter_id: UUID, access: Writer, adapters: AdaptersPart) -> None:
     """Serve its model by this adapter no more. The server is not told."""
     await adapters.delete_adapter(adapter_id, author_of(access))
 
@@ -102,7 +90,7 @@ async def delete_adapter(adapter_id: UUID, access: Writer, adapters: TheAdapters
     openapi_extra=changes_nothing("it sends a completion through the adapter and reports"),
 )
 async def verify_adapter(
-    adapter_id: UUID, access: Writer, adapters: TheAdapters, verifications: TheVerifications
+    adapter_id: UUID, access: Writer, adapters: AdaptersPart, verifications: VerificationsPart
 ) -> VerificationAnswer:
     """Ask the server whether it has the adapter, then send one small completion through it. A failure is a 200 with `ok: false`."""
     access.on_platform()

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request
 from pydantic import Field
 
 from ias.contracts.backend_states import Circuit, Health
@@ -12,7 +11,8 @@ from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.routing import Router
 from ias.kit.web import Answer
-from ias.registry.core.backend_health import BackendHealth, BackendHealths
+from ias.registry.api.parts import BackendHealthsPart
+from ias.registry.core.backend_health import BackendHealth
 
 router = Router(prefix="/registry/v1/backends/{backend_id}/health", tags=["backends"])
 
@@ -43,14 +43,6 @@ class BackendHealthAnswer(Answer):
     scraped_at: datetime | None
     adapters: list[str] = Field(description="LoRA adapters that its server lists. One is served as a model of its own.")
     history: list[TransitionAnswer] = Field(description="Its last changes of state, newest first, at most 100.")
-
-
-async def _backend_healths(request: Request) -> BackendHealths:
-    healths: BackendHealths = request.app.state.backend_healths
-    return healths
-
-
-BackendHealthsPart = Annotated[BackendHealths, Depends(_backend_healths)]
 
 
 @router.get("")

@@ -4,20 +4,19 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from fastapi import Depends, Request
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ias.contracts.permissions import Permission
 from ias.contracts.routes import Group
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router, changes_nothing
 from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
+from ias.registry.api.parts import BackendsPart, CursorsPart, VerificationsPart
 from ias.registry.api.patches import Patch
 from ias.registry.core.backends import Backends, NewBackend, Switch
 from ias.registry.core.credentials import CREDENTIAL_LENGTH_MAX, REFERENCE_PATTERN, is_sendable
-from ias.registry.core.verification import Verifications
 from ias.registry.store.backends import BackendStatus, Engine
 
 router = Router(prefix="/registry/v1", tags=["backends"])
@@ -181,30 +180,8 @@ class VerificationAnswer(Answer):
     detail: str
 
 
-async def _backends(request: Request) -> Backends:
-    backends: Backends = request.app.state.backends
-    return backends
-
-
-async def _verifications(request: Request) -> Verifications:
-    verifications: Verifications = request.app.state.verifications
-    return verifications
-
-
-TheVerifications = Annotated[Verifications, Depends(_verifications)]
-
-
-async def _cursors(request: Request) -> Cursors:
-    cursors: Cursors = request.app.state.cursors
-    return cursors
-
-
-TheCursors = Annotated[Cursors, Depends(_cursors)]
-
-
 Reader = Annotated[Access, requires(Permission.BACKENDS_READ)]
 Writer = Annotated[Access, requires(Permission.BACKENDS_WRITE)]
-TheBackends = Annotated[Backends, Depends(_backends)]
 
 
 @router.post("/models/{model_id}/backends", status_code=201)
@@ -213,7 +190,7 @@ async def create_backend(
     model_id: UUID,
     body: CreateBackend,
     access: Writer,
-    backends: TheBackends,
+    backends: BackendsPart,
 ) -> BackendAnswer:
     """Add a backend to a model; gateways send to it within a second."""
     author = author_of(access)
@@ -240,8 +217,8 @@ async def list_backends(
     *,
     model_id: UUID,
     access: Reader,
-    backends: TheBackends,
-    cursors: TheCursors,
+    backends: BackendsPart,
+    cursors: CursorsPart,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[BackendAnswer]:
@@ -253,7 +230,7 @@ async def list_backends(
 
 
 @router.get("/backends/{backend_id}")
-async def get_backend(backend_id: UUID, access: Reader, backends: TheBackends) -> BackendAnswer:
+async def get_backend(backend_id: UUID, access: Reader, backends: BackendsPart) -> BackendAnswer:
     """Show a backend."""
     access.on_platform()
     return BackendAnswer.model_validate(await backends.get_backend(backend_id))
@@ -265,7 +242,7 @@ async def update_backend(
     backend_id: UUID,
     body: PatchBackend,
     access: Writer,
-    backends: TheBackends,
+    backends: BackendsPart,
 ) -> BackendAnswer:
     """Change what was sent of a backend; gateways know within a second."""
     author = author_of(access)
@@ -276,14 +253,14 @@ async def update_backend(
 
 
 @router.delete("/backends/{backend_id}", status_code=204)
-async def delete_backend(backend_id: UUID, access: Writer, backends: TheBackends) -> None:
+async def delete_backend(backend_id: UUID, access: Writer, backends: BackendsPart) -> None:
     """Take a backend out of every route, and forget its credential."""
     await backends.delete_backend(backend_id, author_of(access))
 
 
 @router.post("/backends/{backend_id}/disable")
 async def disable_backend(
-    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+    *, backend_id: UUID, access: Writer, backends: BackendsPart, body: SwitchBackend | None = None
 ) -> BackendAnswer:
     """Throw the kill switch: within a second the backend gets nothing more, and what it serves is cut."""
     return await _switch(backends, backend_id, "disable", body, access)
@@ -291,7 +268,7 @@ async def disable_backend(
 
 @router.post("/backends/{backend_id}/enable")
 async def enable_backend(
-    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+    *, backend_id: UUID, access: Writer, backends: BackendsPart, body: SwitchBackend | None = None
 ) -> BackendAnswer:
     """Undo `disable`."""
     return await _switch(backends, backend_id, "enable", body, access)
@@ -299,7 +276,7 @@ async def enable_backend(
 
 @router.post("/backends/{backend_id}/drain")
 async def drain_backend(
-    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+    *, backend_id: UUID, access: Writer, backends: BackendsPart, body: SwitchBackend | None = None
 ) -> BackendAnswer:
     """Give the backend nothing new, within a second; what it serves goes on."""
     return await _switch(backends, backend_id, "drain", body, access)
@@ -307,7 +284,7 @@ async def drain_backend(
 
 @router.post("/backends/{backend_id}/resume")
 async def resume_backend(
-    *, backend_id: UUID, access: Writer, backends: TheBackends, body: SwitchBackend | None = None
+    *, backend_id: UUID, access: Writer, backends: BackendsPart, body: SwitchBackend | None = None
 ) -> BackendAnswer:
     """Undo `drain`."""
     return await _switch(backends, backend_id, "resume", body, access)
@@ -317,7 +294,7 @@ async def resume_backend(
     "/backends/{backend_id}/verify",
     openapi_extra=changes_nothing("it sends a completion through the backend and reports"),
 )
-async def verify_backend(backend_id: UUID, access: Writer, verifications: TheVerifications) -> VerificationAnswer:
+async def verify_backend(backend_id: UUID, access: Writer, verifications: VerificationsPart) -> VerificationAnswer:
     """Send one small completion through the backend and report. A backend that fails is a 200 with `ok: false`."""
     access.on_platform()
     return VerificationAnswer.model_validate(await verifications.verify_backend(backend_id))

@@ -4,14 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Query
 
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.routing import Router
 from ias.kit.web import Answer
-from ias.registry.core.changes import Changes
+from ias.registry.api.parts import ChangesPart, CursorsPart
 
 router = Router(prefix="/registry/v1", tags=["changes"])
 
@@ -31,22 +31,12 @@ class ChangeAnswer(Answer):
     route_table_version: int
 
 
-async def _changes(request: Request) -> Changes:
-    changes: Changes = request.app.state.changes
-    return changes
-
-
-async def _cursors(request: Request) -> Cursors:
-    cursors: Cursors = request.app.state.cursors
-    return cursors
-
-
 @router.get("/changes")
 async def list_changes(
     *,
     access: Annotated[Access, requires(Permission.AUDIT_READ)],
-    changes: Annotated[Changes, Depends(_changes)],
-    cursors: Annotated[Cursors, Depends(_cursors)],
+    changes: ChangesPart,
+    cursors: CursorsPart,
     target_id: Annotated[UUID | None, Query(description="Only changes of this model or backend.")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Query
 from pydantic import Field
 
 from ias.kit.authorization import internal
@@ -12,7 +12,8 @@ from ias.kit.moments import Moment
 from ias.kit.routing import Router
 from ias.kit.tokens import Claims
 from ias.kit.web import Answer
-from ias.registry.core.engine_tokens import EngineSum, EngineTokenSums
+from ias.registry.api.parts import EngineTokenSumsPart
+from ias.registry.core.engine_tokens import EngineSum
 
 router = Router(prefix="/internal/registry", tags=["internal"])
 
@@ -35,15 +36,10 @@ class TokenSumsAnswer(Answer):
     engines: list[TokenSumAnswer]
 
 
-async def _engine_token_sums(request: Request) -> EngineTokenSums:
-    sums: EngineTokenSums = request.app.state.engine_token_sums
-    return sums
-
-
 @router.get("/engine-tokens")
 async def sum_engine_tokens(
     _: Annotated[Claims, internal("registry")],
-    sums: Annotated[EngineTokenSums, Depends(_engine_token_sums)],
+    sums: EngineTokenSumsPart,
     start: Annotated[Moment, Query()],
     end: Annotated[Moment, Query()],
 ) -> TokenSumsAnswer:

@@ -4,19 +4,20 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Query
 from pydantic import AfterValidator, Field
 
 from ias.contracts.permissions import Permission
 from ias.contracts.routes import Capability
 from ias.kit.authorization import Access, requires
-from ias.kit.cursors import Cursors, CursorText, Limit, Page
+from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.moments import Moment
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 from ias.registry.api.authors import author_of
+from ias.registry.api.parts import CursorsPart, ModelsPart
 from ias.registry.api.patches import Patch
-from ias.registry.core.models import Models, NewModel, Reach
+from ias.registry.core.models import NewModel, Reach
 from ias.registry.store.models import Model, ModelStatus
 
 router = Router(prefix="/registry/v1/models", tags=["models"])
@@ -126,19 +127,8 @@ class ModelAnswer(Answer):
     updated_at: datetime
 
 
-async def _models(request: Request) -> Models:
-    models: Models = request.app.state.models
-    return models
-
-
-async def _cursors(request: Request) -> Cursors:
-    cursors: Cursors = request.app.state.cursors
-    return cursors
-
-
 Reader = Annotated[Access, requires(Permission.MODELS_READ)]
 Writer = Annotated[Access, requires(Permission.MODELS_WRITE)]
-TheModels = Annotated[Models, Depends(_models)]
 
 
 @router.post("", status_code=201)
@@ -146,7 +136,7 @@ async def create_model(
     *,
     body: CreateModel,
     access: Writer,
-    models: TheModels,
+    models: ModelsPart,
 ) -> ModelAnswer:
     """Add a model. It can be asked for as soon as it has a backend and a price."""
     author = author_of(access)
@@ -168,8 +158,8 @@ async def create_model(
 async def list_models(
     *,
     access: Reader,
-    models: TheModels,
-    cursors: Annotated[Cursors, Depends(_cursors)],
+    models: ModelsPart,
+    cursors: CursorsPart,
     name: Annotated[str | None, Query(max_length=200, description="Only the model of exactly this name.")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -183,7 +173,7 @@ async def list_models(
 
 
 @router.get("/{model_id}")
-async def get_model(model_id: UUID, access: Reader, models: TheModels) -> ModelAnswer:
+async def get_model(model_id: UUID, access: Reader, models: ModelsPart) -> ModelAnswer:
     """Show a model."""
     reach = _reach_of(access)
     return _render(await models.get_model(model_id, seen_by=reach), reach)
@@ -195,7 +185,7 @@ async def update_model(
     model_id: UUID,
     body: PatchModel,
     access: Writer,
-    models: TheModels,
+    models: ModelsPart,
 ) -> ModelAnswer:
     """Change what was sent of a model; gateways know within a second."""
     author = author_of(access)
@@ -203,7 +193,7 @@ async def update_model(
 
 
 @router.delete("/{model_id}", status_code=204)
-async def delete_model(model_id: UUID, access: Writer, models: TheModels) -> None:
+async def delete_model(model_id: UUID, access: Writer, models: ModelsPart) -> None:
     """Take a model and its backends away. Its names are free again."""
     await models.delete_model(model_id, author_of(access))
 

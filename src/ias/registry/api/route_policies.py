@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from fastapi import Depends, Request
 from pydantic import Field
 
 from ias.contracts.permissions import Permission
@@ -13,8 +12,8 @@ from ias.kit.authorization import Access, requires
 from ias.kit.routing import Router
 from ias.kit.web import Answer
 from ias.registry.api.authors import author_of
+from ias.registry.api.parts import RoutePoliciesPart
 from ias.registry.api.patches import Patch
-from ias.registry.core.route_policies import RoutePolicies
 
 router = Router(prefix="/registry/v1/models/{model_id}/route-policy", tags=["route policies"])
 
@@ -67,17 +66,9 @@ class RoutePolicyAnswer(Answer):
     updated_at: datetime
 
 
-async def _route_policies(request: Request) -> RoutePolicies:
-    policies: RoutePolicies = request.app.state.route_policies
-    return policies
-
-
-ThePolicies = Annotated[RoutePolicies, Depends(_route_policies)]
-
-
 @router.get("")
 async def get_route_policy(
-    model_id: UUID, access: Annotated[Access, requires(Permission.BACKENDS_READ)], policies: ThePolicies
+    model_id: UUID, access: Annotated[Access, requires(Permission.BACKENDS_READ)], policies: RoutePoliciesPart
 ) -> RoutePolicyAnswer:
     """Show a model's route policy. Every model has one."""
     access.on_platform()
@@ -90,7 +81,7 @@ async def update_route_policy(
     model_id: UUID,
     body: PatchRoutePolicy,
     access: Annotated[Access, requires(Permission.BACKENDS_WRITE)],
-    policies: ThePolicies,
+    policies: RoutePoliciesPart,
 ) -> RoutePolicyAnswer:
     """Change what was sent of a route policy; gateways know within a second."""
     author = author_of(access)

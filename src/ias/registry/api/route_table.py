@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
 from redis.exceptions import RedisError
 
 from ias.contracts.permissions import Permission
@@ -10,7 +9,7 @@ from ias.kit.authorization import Access, requires
 from ias.kit.problems import UnavailableError
 from ias.kit.routing import Router
 from ias.kit.web import Answer
-from ias.registry.core.route_table import RouteTables
+from ias.registry.api.parts import RouteTablesPart
 
 router = Router(prefix="/registry/v1/route-table", tags=["route table"])
 
@@ -22,14 +21,9 @@ class RouteTableAnswer(Answer):
     pushed_version: int | None
 
 
-async def _tables(request: Request) -> RouteTables:
-    tables: RouteTables = request.app.state.route_tables
-    return tables
-
-
 @router.get("")
 async def get_route_table(
-    access: Annotated[Access, requires(Permission.BACKENDS_READ)], tables: Annotated[RouteTables, Depends(_tables)]
+    access: Annotated[Access, requires(Permission.BACKENDS_READ)], tables: RouteTablesPart
 ) -> RouteTableAnswer:
     """Show the version of the last change, and the one that gateways see."""
     access.on_platform()
