@@ -8,12 +8,12 @@ from ias.analytics.core.usage import Usage
 from ias.kit.cursors import Cursors
 
 
-def _usage(request: Request) -> Usage:
+async def _usage(request: Request) -> Usage:
     part: Usage = request.app.state.usage
     return part
 
 
-def _cursors(request: Request) -> Cursors:
+async def _cursors(request: Request) -> Cursors:
     part: Cursors = request.app.state.cursors
     return part
 

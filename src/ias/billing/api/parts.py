@@ -19,67 +19,67 @@ from ias.billing.core.statements import Statements
 from ias.kit.cursors import Cursors
 
 
-def _adjustments(request: Request) -> Adjustments:
+async def _adjustments(request: Request) -> Adjustments:
     part: Adjustments = request.app.state.adjustments
     return part
 
 
-def _alert_channels(request: Request) -> AlertChannels:
+async def _alert_channels(request: Request) -> AlertChannels:
     part: AlertChannels = request.app.state.alert_channels
     return part
 
 
-def _alerts(request: Request) -> Alerts:
+async def _alerts(request: Request) -> Alerts:
     part: Alerts = request.app.state.alerts
     return part
 
 
-def _budgets(request: Request) -> Budgets:
+async def _budgets(request: Request) -> Budgets:
     part: Budgets = request.app.state.budgets
     return part
 
 
-def _budget_raises(request: Request) -> BudgetRaises:
+async def _budget_raises(request: Request) -> BudgetRaises:
     part: BudgetRaises = request.app.state.budget_raises
     return part
 
 
-def _cursors(request: Request) -> Cursors:
+async def _cursors(request: Request) -> Cursors:
     part: Cursors = request.app.state.cursors
     return part
 
 
-def _ledger(request: Request) -> Ledger:
+async def _ledger(request: Request) -> Ledger:
     part: Ledger = request.app.state.ledger
     return part
 
 
-def _rate_limits(request: Request) -> RateLimits:
+async def _rate_limits(request: Request) -> RateLimits:
     part: RateLimits = request.app.state.rate_limits
     return part
 
 
-def _reratings(request: Request) -> Reratings:
+async def _reratings(request: Request) -> Reratings:
     part: Reratings = request.app.state.reratings
     return part
 
 
-def _spending_settings(request: Request) -> SpendingSettingsRules:
+async def _spending_settings(request: Request) -> SpendingSettingsRules:
     part: SpendingSettingsRules = request.app.state.spending_settings
     return part
 
 
-def _reconciler(request: Request) -> Reconciler:
+async def _reconciler(request: Request) -> Reconciler:
     part: Reconciler = request.app.state.reconciler
     return part
 
 
-def _statements(request: Request) -> Statements:
+async def _statements(request: Request) -> Statements:
     part: Statements = request.app.state.statements
     return part
 
 
-def _prices(request: Request) -> Prices:
+async def _prices(request: Request) -> Prices:
     part: Prices = request.app.state.prices
     return part
 
