@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "ias"
 SECRET = re.compile(r"(^|_)(secret|token|signature|digest|otp|nonce|verifier|password|csrf)(_hash)?$")
-OWN_ROWS = {"user.password_hash != candidate.password_hash"}
+OWN_ROWS = {"user.password_hash != candidate.password_hash", "now.password_hash != user.password_hash"}
 """Both sides are what the database had, at two moments."""
 
 
