@@ -6,14 +6,18 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from ias.billing.core.booking import Booking
 from ias.billing.store import partitions
+from ias.contracts import redis_keys
 from ias.contracts.events import UsageRecord
 from ias.contracts.permissions import Role
+from ias.contracts.unserved import UnservedRequest
 from ias.contracts.usage_messages import check_message
 from ias.kit.database import Database
 from ias.kit.partitions import Month, partition_name
@@ -95,6 +99,51 @@ async def test_filters_narrow_the_list(billing: httpx.AsyncClient, database: Dat
         other.id,
     }
     assert await entries(billing, org_id, kind="correction") == []
+
+
+async def test_a_request_that_was_refused_is_explained_too(
+    billing: httpx.AsyncClient, redis: Redis, org_id: str
+) -> None:
+    refused = UnservedRequest(
+        request_id="req_1",
+        ended_at="2026-11-23T12:00:00.000Z",
+        project_id=str(uuid4()),
+        api_key_id=str(uuid4()),
+        user_id=None,
+        service_account_id=str(uuid4()),
+        endpoint="/v1/chat/completions",
+        model="tiny",
+        status=429,
+        outcome="refused",
+        code="insufficient_quota",
+        denied_by="budget:b",
+        reserved_nano_usd=2_000_000,
+        remaining_nano_usd=1,
+        budgets=("b", "c"),
+        rate_limits=(),
+        attempts=(),
+    )
+    key = redis_keys.unserved(org_id)
+    await redis.lpush(key, msgspec.json.encode(refused), b"{}")  # the newer one is of a release that is not known here
+
+    async def ask(**changed: str) -> httpx.Response:
+        return await billing.get("/billing/v1/requests/req_1", params={"org_id": org_id, **changed})
+
+    told = (await ask()).json()
+    assert (told["request_id"], told["entries"], told["prices"], told["decisions"]) == ("req_1", [], [], [])
+    unserved = told["unserved"]
+    assert (unserved["status"], unserved["code"], unserved["denied_by"]) == (429, "insufficient_quota", "budget:b")
+    assert (unserved["reserved_usd"], unserved["remaining_usd"]) == ("0.002", "0.000000001")
+    assert (unserved["model"], unserved["budgets"]) == ("tiny", ["b", "c"])
+    assert (await ask(org_id=str(uuid4()))).status_code == 404
+
+
+async def test_whether_a_request_was_refused_nobody_can_say_while_redis_is_away(
+    run_billing: RunningBilling, issuer: TokenIssuer, org_id: str
+) -> None:
+    async with run_billing(redis_url="redis://127.0.0.1:1/0") as app, client_of(app, issuer.platform_admin()) as client:
+        answer = await client.get("/billing/v1/requests/req_1", params={"org_id": org_id})
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 async def test_a_request_is_explained_by_its_price_and_decisions(

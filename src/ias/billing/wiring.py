@@ -46,6 +46,7 @@ from ias.billing.core.statements import Statements
 from ias.billing.settings import BillingSettings
 from ias.billing.store.counters import CounterStore
 from ias.billing.store.reservations import ReservationStore
+from ias.billing.store.unserved import UnservedStore
 from ias.billing.workers.alert_deliveries import keep_delivering
 from ias.billing.workers.timers import Timers
 from ias.billing.workers.usage_consumer import GROUP, UsageConsumer
@@ -113,7 +114,9 @@ def assemble(settings: BillingSettings, *, fetch_jwks: FetchJwks | None = None) 
     )
 
 
-def _add_nouns(app: FastAPI, database: Database, counters: Counters, publishing: Publishing) -> None:
+def _add_nouns(
+    app: FastAPI, database: Database, counters: Counters, publishing: Publishing, unserved: UnservedStore
+) -> None:
     """What the routes ask, into the app."""
     app.state.prices = Prices(database, publishing)
     app.state.budgets = Budgets(database, publishing, counters)
@@ -124,7 +127,7 @@ def _add_nouns(app: FastAPI, database: Database, counters: Counters, publishing:
     app.state.reratings = Reratings(database, app.state.adjustments)
     app.state.spending_settings = SpendingSettingsRules(database, publishing)
     app.state.statements = Statements(database)
-    app.state.ledger = Ledger(database)
+    app.state.ledger = Ledger(database, unserved)
 
 
 def _open_alerts(
@@ -183,7 +186,7 @@ async def _open_parts(app: FastAPI, settings: BillingSettings, fetch_jwks: Fetch
         counter_store = CounterStore(redis)
         counters = Counters(database, counter_store)
         publishing = Publishing(database, RedisDocuments(redis), counters)
-        _add_nouns(app, database, counters, publishing)
+        _add_nouns(app, database, counters, publishing, UnservedStore(redis))
         deliveries = app.state.alert_deliveries = _open_alerts(app, stack, settings, database)
         app.state.cursors = Cursors(decode_secret_key(settings.secret_key.get_secret_value()))
         app.state.verifier = TokenVerifier(

@@ -109,6 +109,11 @@ def reservation_deadlines(org_id: str) -> str:
     return f"ias:{{{org_id}}}:reservations"
 
 
+def unserved(org_id: str) -> str:
+    """A list of contracts.unserved.UnservedRequest, the newest first; gateways add and trim, billing reads."""
+    return f"ias:{{{org_id}}}:unserved"
+
+
 def idempotent_answer(org_id: str, project_id: str, key_digest: str) -> str:
     """What a request with an `Idempotency-Key` of this SHA-256 was answered, or that it is being answered; the gateway's own."""
     return f"ias:{{{org_id}}}:idempotency:{project_id}:{key_digest}"

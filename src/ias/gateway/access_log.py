@@ -83,7 +83,7 @@ class AccessLog:
             self.lost += len(lines)
 
 
-def _asked_model(exchange: Exchange) -> str:
+def asked_model(exchange: Exchange) -> str:
     """The name of a model that the caller may not use or that is none."""
     return "" if exchange.peek is None else (exchange.peek.model or "")[:_NAME_LENGTH_MAX]
 
@@ -102,7 +102,7 @@ def _line(exchange: Exchange, timing: Timing) -> AccessLine:
         org_id=None if principal is None else principal.key.org_id,
         project_id=None if principal is None else principal.key.project_id,
         api_key_id=None if principal is None else principal.key.key_id,
-        model=exchange.model or _asked_model(exchange),
+        model=exchange.model or asked_model(exchange),
         backend_id=None if backend is None else backend.id,
         streamed=exchange.streamed,
         input_tokens=0 if usage is None else usage.input_tokens,

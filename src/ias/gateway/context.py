@@ -14,6 +14,7 @@ from ias.gateway.settlements import Settlements
 from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.unguarded import Unguarded
+from ias.gateway.unserved import UnservedRequests
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
 
@@ -35,6 +36,7 @@ class Gateway:
     spool: Spool
     metrics: Metrics
     access_log: AccessLog
+    unserved: UnservedRequests
     clock: Clock
     request_ids: RequestIds
     tracing: "Tracing | None" = None

@@ -15,6 +15,7 @@ def record(exchange: Exchange, gateway: Gateway) -> Progress:
     access_log = gateway.access_log
     if not exchange.was_served or exchange.usage is None:
         access_log.write(exchange, timing)
+        gateway.unserved.note(exchange, timing)
         return NEXT
     lines = find_lines(exchange)
     gateway.spool.append(lines.usage_record(exchange, timing).encode())

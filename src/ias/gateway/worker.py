@@ -44,6 +44,7 @@ from ias.gateway.snapshots import Snapshots
 from ias.gateway.spool import Spool
 from ias.gateway.stream_comments import CommentingConnection
 from ias.gateway.stream_progress import StreamProgress
+from ias.gateway.unserved import UnservedRequests
 from ias.gateway.upstream import Upstreams
 from ias.gateway.upstream_request import UpstreamRequests
 from ias.gateway.waking import Waking
@@ -133,12 +134,7 @@ class Worker:
         upstreams = Upstreams(
             settings,
             tls=ssl.create_default_context(cafile=settings.gateway_tls_ca_file),
-            dialer=Dialer(
-                AddressPolicy(
-                    allow_loopback=settings.gateway_allow_loopback,
-                    allow_private_networks=settings.gateway_allow_private_networks,
-                )
-            ),
+            dialer=_build_dialer(settings),
         )
         tracing = _open_tracing(settings)
         upstream_requests = UpstreamRequests(
@@ -159,6 +155,7 @@ class Worker:
             spool=spool,
             metrics=Metrics(settings.gateway_run_dir, slot),
             access_log=AccessLog(enabled=settings.gateway_access_log, share=settings.gateway_access_log_share),
+            unserved=UnservedRequests(redis),
             clock=self.clock,
             request_ids=RequestIds(),
         )
@@ -317,6 +314,7 @@ class Worker:
                 for connection in list(self.connections):
                     connection.end_if_run_out()
                 self.gateway.settlements.retry()
+                self.gateway.unserved.send()
                 tell_unpublished(self.gateway)
                 self._forget_backends()
 
@@ -327,6 +325,14 @@ class Worker:
             backends = [backend for route in routes.models.values() for backend in route.backends]
             self.gateway.upstreams.retain({backend.url for backend in backends})
             self.gateway.upstream_requests.retain(backends)
+
+
+def _build_dialer(settings: GatewaySettings) -> Dialer:
+    allowed = AddressPolicy(
+        allow_loopback=settings.gateway_allow_loopback,
+        allow_private_networks=settings.gateway_allow_private_networks,
+    )
+    return Dialer(allowed)
 
 
 def _open_tracing(settings: GatewaySettings) -> "Tracing | None":

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from fastapi import Depends, Path, Query
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from ias.billing.api.schemas import ModelName
 from ias.billing.store.ledger import Kind, LedgerEntry, LedgerFilter, Rating
 from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
+from ias.contracts.unserved import REMEMBERED_MAX, UnservedRequest
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
 from ias.kit.moments import Moment
@@ -59,13 +61,38 @@ class EntryAnswer(Answer):
     reason: str | None = Field(description="Why a correction or a credit was booked.")
 
 
+class UnservedAnswer(Answer):
+    """How a request ended that no backend served. It cost nothing and has no entries."""
+
+    ended_at: datetime
+    project_id: str
+    api_key_id: str
+    user_id: str | None
+    service_account_id: str | None
+    endpoint: str
+    model: str = Field(description="As the client named it.")
+    status: int = Field(description="What it was answered; 499: the client did not wait.")
+    outcome: str
+    code: str | None = Field(description="The error's.")
+    denied_by: str | None = Field(description="The budget or rate limit that had no room, as `x-ias-denied-by` has it.")
+    reserved_usd: str = Field(description="What it asked budgets for: the most that it could have cost.")
+    remaining_usd: str | None = Field(description="What the budget that refused had left.")
+    budgets: list[str] = Field(description="The ids of those that it asked.")
+    rate_limits: list[str]
+    attempts: list[str] = Field(description="Backends that were tried, with what came of it.")
+
+
 class ExplanationAnswer(Answer):
-    """What a request cost and why: its entries, the prices, and the decisions taken on its way."""
+    """What a request cost and why: its entries, the prices, and the decisions taken on its way. Or why it was not served."""
 
     request_id: str
     entries: list[EntryAnswer]
     prices: list[PriceAnswer]
     decisions: list[dict[str, Any]] = Field(description="One for each entry, in the same order.")
+    unserved: UnservedAnswer | None = Field(
+        description="In place of entries, when the request was refused or failed. Remembered for a day, of each org's the newest"
+        f" {REMEMBERED_MAX:,}."
+    )
 
 
 class LedgerQuery(Answer):
@@ -108,14 +135,23 @@ async def explain_request(
     ledger: LedgerPart,
     org_id: Annotated[UUID, Query()],
 ) -> ExplanationAnswer:
-    """Why a request was admitted, routed and priced as it was."""
+    """Why a request was admitted, routed and priced as it was, or refused."""
     explanation = await ledger.explain(access.in_org(str(org_id)), request_id)
     return ExplanationAnswer(
         request_id=request_id,
         entries=[render_entry(entry) for entry in explanation.entries],
         prices=[render_price(price) for price in explanation.prices],
         decisions=[entry.told for entry in explanation.entries],
+        unserved=_render_unserved(explanation.unserved) if explanation.unserved else None,
     )
+
+
+def _render_unserved(one: UnservedRequest) -> UnservedAnswer:
+    told = msgspec.structs.asdict(one)
+    del told["request_id"]
+    reserved, remaining = told.pop("reserved_nano_usd"), told.pop("remaining_nano_usd")
+    remaining_usd = None if remaining is None else format_usd(remaining)
+    return UnservedAnswer(**told, reserved_usd=format_usd(reserved), remaining_usd=remaining_usd)
 
 
 def render_entry(entry: LedgerEntry) -> EntryAnswer:
