@@ -5,7 +5,9 @@ Each reaches the rows of the orgs that `kit.row_security` says, and no others.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError
@@ -28,6 +30,7 @@ class Database:
             pool_timeout=settings.database_timeout_s,
             hide_parameters=True,  # an exception's text ends in logs; the values of a statement must not
             connect_args={
+                "connection_class": _ReachingConnection,
                 "timeout": settings.database_timeout_s,
                 "command_timeout": settings.database_timeout_s,
                 "server_settings": {"application_name": application_name, "timezone": "UTC"},
@@ -45,11 +48,9 @@ class Database:
         write = find_write()
         if write is not None and write.takes_transactions:
             async with write.join(self._engine.connect) as connection:
-                await connection.exec_driver_sql(build_reach())
                 yield connection
         else:
             async with self._engine.begin() as connection:
-                await connection.exec_driver_sql(build_reach())
                 yield connection
 
     async def ping(self) -> None:
@@ -60,6 +61,17 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+class _ReachingConnection(asyncpg.Connection):
+    """Says which orgs a transaction reaches in the statement that begins it: one round trip, and none can be without."""
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        """See `asyncpg.Connection.execute`, by which asyncpg's own `transaction()` begins one."""
+        if query.startswith("BEGIN"):
+            query = f"{query} {build_reach()};"
+        status: str = await super().execute(query, *args, **options)
+        return status
 
 
 def _replace_closed(_: object, record: ConnectionPoolEntry, __: object) -> None:

@@ -1,7 +1,7 @@
 """The second wall between orgs: PostgreSQL itself shows and changes only rows of the orgs that a transaction reaches.
 
 The first wall is the `OrgScope` that every query asks for. Should a query forget it, the row's policy still compares the row's
-org with `ias.orgs`, which `kit.database` sets for each transaction: the orgs of the caller's token within a management request
+org with `ias.orgs`, which `kit.database` sets as a transaction begins: the orgs of the caller's token within a management request
 (`kit.authorization` narrows to them), every org for what runs for no tenant: workers, event consumers, `/internal`, signing in.
 
 A transaction that sets nothing (somebody's own connection) sees no row. Superusers and roles with BYPASSRLS see all of them;
@@ -28,7 +28,7 @@ _REACHES = (
 
 
 def build_reach() -> str:
-    """The first statement of a transaction that begins now. It is no query, so that the isolation level may follow it."""
+    """What a transaction that begins now says first. It is no query, so that the isolation level may follow it."""
     return f"SET LOCAL {SETTING} = '{_REACHED.get()}'"
 
 

@@ -100,20 +100,23 @@ async def get_me(actor: Annotated[Claims, signed_in()], parts: PartsOf) -> MeAns
         ],
         project_roles=[
             ProjectRoleAnswer(
-                org_id=UUID(org_id), project_id=UUID(project_id), role=role, permissions=_permissions(role)
+                org_id=item.org_id,
+                project_id=item.project_id,
+                role=Role(item.role),
+                permissions=_permissions(Role(item.role)),
             )
-            for org_id, project_id, role in me.grants
-            if project_id is not None
+            for item in me.project_roles
+            if item.project_id is not None
         ],
         custom_roles=[
             CustomRoleGrantAnswer(
-                org_id=UUID(item.org_id),
-                project_id=UUID(item.project_id) if item.project_id else None,
-                role_id=UUID(item.role_id),
-                role_name=item.role_name,
-                permissions=sorted(as_permissions(item.permissions)),
+                org_id=item.org_id,
+                project_id=item.project_id,
+                role_id=UUID(item.role),
+                role_name=item.own_name or "",
+                permissions=sorted(as_permissions(item.permissions or ())),
             )
-            for item in me.custom_grants
+            for item in me.own_roles
         ],
     )
 

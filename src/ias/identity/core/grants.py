@@ -6,15 +6,17 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission
+from ias.contracts.permissions import PLATFORM_PERMISSIONS, ROLE_PERMISSIONS, Permission, Role
 from ias.identity.core.org_rules import is_address_allowed, is_domain_allowed
-from ias.identity.store import members as store
-from ias.identity.store import roles as role_store
+from ias.identity.store import grants as store
+from ias.identity.store import members as member_store
+from ias.identity.store.grants import Grant
 from ias.identity.store.users import User
 from ias.kit.access import OrgScope
 from ias.kit.problems import ForbiddenError
 
 _RESTORER = "restorer"
+_RESTORER_NAME = "owner of a deleted org"
 _RESTORER_PERMISSIONS = frozenset({Permission.ORGS_READ, Permission.ORGS_DELETE})
 """What is left to an owner of a deleted org: to see that it is, and to take that back."""
 
@@ -38,24 +40,24 @@ async def list_held_roles(
 
     In a deleted org that is nothing, but for its owners, who may restore it.
     """
-    grants = await store.list_grants(connection, user_id, even_suspended=even_suspended)
-    custom = await role_store.list_custom_grants(connection, user_id, even_suspended=even_suspended)
-    held = [HeldRole(org_id, project_id, role, role, ROLE_PERMISSIONS[role]) for org_id, project_id, role in grants]
-    held += [
-        HeldRole(grant.org_id, grant.project_id, grant.role_id, grant.role_name, as_permissions(grant.permissions))
-        for grant in custom
-    ]
-    return held + [
-        HeldRole(str(org_id), None, _RESTORER, "owner of a deleted org", _RESTORER_PERMISSIONS)
-        for org_id in await store.list_restorable_org_ids(connection, user_id)
-    ]
+    return [_hold(grant) for grant in await store.list_grants(connection, user_id, even_suspended=even_suspended)]
+
+
+def _hold(grant: Grant) -> HeldRole:
+    project_id = str(grant.project_id) if grant.project_id else None
+    if grant.own_name is not None:
+        permissions = as_permissions(grant.permissions or ())
+        return HeldRole(str(grant.org_id), project_id, grant.role, grant.own_name, permissions)
+    if grant.org_status == "deleted":
+        return HeldRole(str(grant.org_id), None, _RESTORER, _RESTORER_NAME, _RESTORER_PERMISSIONS)
+    return HeldRole(str(grant.org_id), project_id, grant.role, grant.role, ROLE_PERMISSIONS[Role(grant.role)])
 
 
 async def find_orgs_that_keep_out(
     connection: AsyncConnection, user: User, source_ip: str | None, org_ids: Iterable[str]
 ) -> set[str]:
     """Those of the orgs whose e-mail domains are not the user's, or whose networks the user does not ask from."""
-    rules = await store.list_sign_in_rules(connection, set(org_ids))
+    rules = await member_store.list_sign_in_rules(connection, set(org_ids))
     return {
         rule.org_id
         for rule in rules

@@ -19,11 +19,10 @@ from ias.identity.core.redis_records import RedisRecords
 from ias.identity.core.session_revocations import SessionRevocations
 from ias.identity.store import api_keys as key_store
 from ias.identity.store import members as member_store
-from ias.identity.store import roles as role_store
 from ias.identity.store import sessions as session_store
 from ias.identity.store import users as store
-from ias.identity.store.members import Grant, Membership
-from ias.identity.store.roles import CustomGrant
+from ias.identity.store.grants import Grant, list_grants
+from ias.identity.store.members import Membership
 from ias.identity.store.users import User
 from ias.kit.access import Access
 from ias.kit.database import Database
@@ -81,8 +80,10 @@ class Me:
     user: User
     session_id: UUID
     memberships: Sequence[Membership]
-    grants: Sequence[Grant]
-    custom_grants: Sequence[CustomGrant]
+    project_roles: Sequence[Grant]
+    """Built-in ones."""
+    own_roles: Sequence[Grant]
+    """Of the orgs' own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,10 @@ class Users:
             if session is None or session.revoked_at is not None or user is None or user.status != "active":
                 raise UnauthenticatedError("The session has ended.")
             memberships = await member_store.list_memberships(connection, user.id)
-            grants = await member_store.list_grants(connection, user.id)
-            custom_grants = await role_store.list_custom_grants(connection, user.id)
-        return Me(user, session.id, memberships, grants, custom_grants)
+            grants = await list_grants(connection, user.id)
+        own_roles = [grant for grant in grants if grant.own_name is not None]
+        project_roles = [grant for grant in grants if grant.own_name is None and grant.project_id is not None]
+        return Me(user, session.id, memberships, project_roles, own_roles)
 
     async def list_users(self, access: Access, *, email: str | None, after: UUID | None, limit: int) -> list[User]:
         """All users, or the one of an e-mail, newest first.

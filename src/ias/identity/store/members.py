@@ -6,16 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, and_, delete, func, insert, null, select, true, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts.permissions import Role
-from ias.identity.store.tables import members, orgs, project_roles, users
+from ias.identity.store.tables import members, orgs, users
 from ias.kit.access import OrgScope
-
-Grant = tuple[str, str | None, Role]
-"""An org, one of its projects or None for all of them, and the role held there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,47 +90,6 @@ async def count_owners(connection: AsyncConnection, scope: OrgScope) -> int:
         members.c.org_id == UUID(scope.org_id), members.c.role == Role.OWNER, members.c.status == "active"
     )
     return int((await connection.execute(query)).scalar_one())
-
-
-async def list_grants(connection: AsyncConnection, user_id: UUID, *, even_suspended: bool = False) -> list[Grant]:
-    """Everything a user holds in orgs that were not deleted: what holds in a whole org first.
-
-    A suspended member holds nothing, or with `even_suspended` what they will when they are restored.
-    """
-    let = true() if even_suspended else members.c.status == "active"
-    in_orgs = (
-        select(members.c.org_id, null().cast(Uuid).label("project_id"), members.c.role)
-        .join(orgs, orgs.c.id == members.c.org_id)
-        .where(members.c.user_id == user_id, let, orgs.c.status != "deleted")
-    )
-    in_projects = (
-        select(project_roles.c.org_id, project_roles.c.project_id, project_roles.c.role)
-        .join(orgs, orgs.c.id == project_roles.c.org_id)
-        .join(members, and_(members.c.org_id == project_roles.c.org_id, members.c.user_id == project_roles.c.user_id))
-        .where(project_roles.c.user_id == user_id, let, orgs.c.status != "deleted")
-    )
-    found = in_orgs.union_all(in_projects).subquery()
-    query = select(found).order_by(found.c.project_id.nulls_first(), found.c.org_id)
-    return [
-        (str(row.org_id), str(row.project_id) if row.project_id else None, Role(row.role))
-        for row in await connection.execute(query)
-    ]
-
-
-async def list_restorable_org_ids(connection: AsyncConnection, user_id: UUID) -> list[UUID]:
-    """The deleted orgs that a user owns, and may restore until they are purged."""
-    query = (
-        select(members.c.org_id)
-        .join(orgs, orgs.c.id == members.c.org_id)
-        .where(
-            members.c.user_id == user_id,
-            members.c.role == Role.OWNER,
-            members.c.status == "active",
-            orgs.c.status == "deleted",
-        )
-        .order_by(members.c.org_id)
-    )
-    return list((await connection.execute(query)).scalars())
 
 
 @dataclass(frozen=True, slots=True)

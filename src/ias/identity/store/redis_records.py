@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, Table, and_, any_, exists, func, literal, or_, select, union_all, update
+from sqlalchemy import Select, Table, and_, any_, bindparam, exists, func, literal, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ias.contracts import redis_keys
@@ -92,11 +91,11 @@ async def mark_pushed(connection: AsyncConnection, records: Sequence[RedisRecord
     """Remember the versions that Redis was told. In the order of ids, so that two pushers never wait for each other."""
     for kind, table in KINDS.items():
         versions = {record.id: record.record.version for record in records if record.kind == kind}
-        for row_id in sorted(versions):
-            statement = update(table).where(table.c.id == row_id)
-            await connection.execute(
-                statement.values(pushed_version=func.greatest(table.c.pushed_version, versions[row_id]))
-            )
+        if versions:
+            told = func.greatest(table.c.pushed_version, bindparam("told"))
+            statement = update(table).where(table.c.id == bindparam("row_id")).values(pushed_version=told)
+            rows = [{"row_id": row_id, "told": versions[row_id]} for row_id in sorted(versions)]
+            await connection.execute(statement, rows)
 
 
 _HOLDING_ROLES = [role.value for role, held in ROLE_PERMISSIONS.items() if Permission.API_KEYS_WRITE in held]
@@ -119,9 +118,17 @@ _MAY_HOLD = or_(
 )
 """Whether a key's user may make keys where it is: somebody who may not any more has no use of those they made."""
 
+_RETIRED = (
+    select(func.jsonb_object_agg(retired_digests.c.digest, func.extract("epoch", retired_digests.c.valid_until)))
+    .where(retired_digests.c.api_key_id == api_keys.c.id)
+    .scalar_subquery()
+)
+"""The digests of a key's earlier texts, with the second at which each ends."""
+
 _KEY_QUERY = (
     select(
         api_keys,
+        _RETIRED.label("retired"),
         or_(api_keys.c.user_id.is_(None), func.coalesce(_MAY_HOLD, False)).label("may_hold"),
         users.c.status.label("user_status"),
         service_accounts.c.status.label("service_account_status"),
@@ -139,18 +146,17 @@ async def _read(connection: AsyncConnection, kind: str, query: Select[Any]) -> l
     rows = (await connection.execute(query)).mappings().all()
     if kind != "api_key":
         return [_tenant(kind, row) for row in rows]
-    records = {row["id"]: _key_record(row) for row in rows}
-    found = [RedisRecord(kind, row["id"], redis_keys.api_key(row["digest"]), records[row["id"]]) for row in rows]
-    retired = select(retired_digests).where(retired_digests.c.api_key_id.in_(list(records)))
-    for row in (await connection.execute(retired)).mappings():
-        record = _until(records[row["api_key_id"]], row["valid_until"])
-        found.append(RedisRecord(kind, row["api_key_id"], redis_keys.api_key(row["digest"]), record))
+    found = []
+    for row in rows:
+        record = _key_record(row)
+        found.append(RedisRecord(kind, row["id"], redis_keys.api_key(row["digest"]), record))
+        for digest, ends_at in (row["retired"] or {}).items():
+            found.append(RedisRecord(kind, row["id"], redis_keys.api_key(digest), _until(record, int(ends_at))))
     return found
 
 
-def _until(record: KeyRecord, valid_until: datetime) -> KeyRecord:
+def _until(record: KeyRecord, ends_at: int) -> KeyRecord:
     """The record under an earlier text of the key: the same, with an end."""
-    ends_at = int(valid_until.timestamp())
     return msgspec.structs.replace(record, expires_at=min(ends_at, record.expires_at or ends_at))
 
 

@@ -1,15 +1,14 @@
 """Custom roles and who holds them, in whole orgs or in single projects."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ias.identity.store.tables import members, orgs, role_assignments, roles
+from ias.identity.store.tables import role_assignments, roles
 from ias.kit.access import OrgScope
 
 
@@ -36,17 +35,6 @@ class RoleAssignment:
     user_id: UUID
     project_id: UUID | None
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CustomGrant:
-    """A custom role that a user holds somewhere."""
-
-    org_id: str
-    project_id: str | None
-    role_id: str
-    role_name: str
-    permissions: list[str]
 
 
 async def insert_role(connection: AsyncConnection, values: dict[str, Any]) -> CustomRole:
@@ -134,44 +122,3 @@ async def delete_assignment(connection: AsyncConnection, scope: OrgScope, assign
             role_assignments.c.org_id == UUID(scope.org_id), role_assignments.c.id == assignment_id
         )
     )
-
-
-async def list_custom_grants(
-    connection: AsyncConnection,
-    user_id: UUID,
-    *,
-    org_ids: Collection[str] | None = None,
-    even_suspended: bool = False,
-) -> list[CustomGrant]:
-    """The custom roles a user holds as an active member of orgs that were not deleted; of `org_ids` alone, when given.
-
-    With `even_suspended` also those that a suspended member will hold when they are restored.
-    """
-    query = (
-        select(
-            role_assignments.c.org_id,
-            role_assignments.c.project_id,
-            roles.c.id.label("role_id"),
-            roles.c.name.label("role_name"),
-            roles.c.permissions,
-        )
-        .join(roles, roles.c.id == role_assignments.c.role_id)
-        .join(orgs, orgs.c.id == role_assignments.c.org_id)
-        .join(members, and_(members.c.org_id == role_assignments.c.org_id, members.c.user_id == user_id))
-        .where(role_assignments.c.user_id == user_id, orgs.c.status != "deleted")
-        .order_by(role_assignments.c.id)
-    )
-    if not even_suspended:
-        query = query.where(members.c.status == "active")
-    if org_ids is not None:
-        query = query.where(role_assignments.c.org_id.in_([UUID(org_id) for org_id in org_ids]))
-    return [
-        CustomGrant(
-            org_id=str(row.org_id),
-            project_id=str(row.project_id) if row.project_id else None,
-            role_id=str(row.role_id),
-            role_name=row.role_name,
-            permissions=row.permissions,
-        )
-        for row in await connection.execute(query)
-    ]
