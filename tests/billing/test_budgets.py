@@ -158,6 +158,30 @@ async def test_roles_and_orgs_are_kept_apart(app: FastAPI, issuer: TokenIssuer, 
             assert tuple(answer.status_code for answer in answers) == statuses, (method, url)
 
 
+async def test_what_the_platform_set_the_platform_alone_changes(
+    app: FastAPI, issuer: TokenIssuer, redis: Redis, org_id: str
+) -> None:
+    async with (
+        client_of(app, issuer.platform_admin()) as platform,
+        client_of(app, issuer.member(org_id, Role.OWNER)) as owner,
+    ):
+        ceiling, own = await create_budget(platform, org_id), await create_budget(owner, org_id)
+        assert (ceiling["set_by_platform"], own["set_by_platform"]) == (True, False)
+        path = f"/billing/v1/budgets/{ceiling['id']}"
+        published = await read_policy(redis, org_id)
+        for method, body in (("DELETE", None), ("PATCH", {"limit_usd": "99"}), ("PATCH", {"mode": "alert"})):
+            refused = await owner.request(method, path, json=body)
+            assert (refused.status_code, refused.json()["code"]) == (403, "set_by_platform")
+        assert await read_policy(redis, org_id) == published
+        assert (await owner.get(path)).json() == ceiling
+
+        assert (await platform.patch(path, json={"limit_usd": "99"})).json()["set_by_platform"] is True
+        changed = await platform.patch(f"/billing/v1/budgets/{own['id']}", json={"limit_usd": "99"})
+        assert changed.json()["set_by_platform"] is False
+        assert (await owner.delete(f"/billing/v1/budgets/{own['id']}")).status_code == 204
+        assert (await platform.delete(path)).status_code == 204
+
+
 async def test_another_orgs_budget_is_as_absent_as_one_that_never_was(
     app: FastAPI, issuer: TokenIssuer, org_id: str
 ) -> None:

@@ -81,6 +81,17 @@ async def test_what_no_document_speaks_of_is_left_alone_or_pruned(world: World) 
     assert await world.budgets() == [("org", "month", "25.00", "hard")]
 
 
+async def test_what_the_platform_set_is_in_the_plans_of_the_platform_alone(world: World) -> None:
+    platform = world.issuer.platform_admin()
+    body = {"org_id": world.org_id, **world.document("ceiling", "100", "total")["spec"]}
+    assert (await world.billing.post("/billing/v1/budgets", json=body, headers=platform)).status_code == 201
+
+    assert outline(await world.plan(world.document("monthly", "25"), prune=True)) == [("create", "monthly", "pending")]
+    world.owner = platform
+    planned = outline(await world.plan(world.document("monthly", "25"), prune=True))
+    assert planned == [("create", "monthly", "pending"), ("delete", None, "pending")]
+
+
 async def test_an_application_that_broke_off_goes_on_where_it_stopped(world: World) -> None:
     documents = [world.document(window, "1", window) for window in ("day", "week", "month")]
     plan = await world.plan(*documents)

@@ -86,6 +86,10 @@ class BudgetAnswer(Answer):
     mode: Mode
     at_limit: AtLimit
     alert_percents: list[int]
+    set_by_platform: bool = Field(
+        description="An administrator of the platform made it: they alone change and delete it. Raises, where `at_limit` lets there"
+        " be any, are the org's to give."
+    )
     window_id: str | None = Field(
         description="The current window, e.g. `2026-11`; of a rolling one the newest part, e.g. `2026-11-23T18`."
     )
@@ -195,6 +199,7 @@ def _render(budget: Budget, limit_nano_usd: int, spend: Spend | None) -> BudgetA
         mode=budget.mode,
         at_limit=budget.at_limit,
         alert_percents=list(budget.alert_percents),
+        set_by_platform=budget.set_by_platform,
         window_started_at=budget.window_start(now),
         window_ends_at=budget.window_end(now),
         window_id=spend.window_id if spend else None,

@@ -25,7 +25,7 @@ from ias.kit.access import OrgScope
 from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
-from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
+from ias.kit.problems import ConflictError, FieldError, ForbiddenError, InvalidError, NotFoundError
 from ias.kit.writes import after_commit, check_version
 
 BUDGETS_PER_ORG_MAX = 1_000
@@ -53,7 +53,10 @@ class NewBudget:
 
 
 class Budgets:
-    """Creates, lists, changes and deletes budgets, and tells the gateways after every change."""
+    """Creates, lists, changes and deletes budgets, and tells the gateways after every change.
+
+    What an administrator of the platform sets for an org, the org neither changes nor deletes.
+    """
 
     def __init__(self, database: Database, publishing: Publishing, counters: Counters) -> None:
         self._database = database
@@ -83,6 +86,7 @@ class Budgets:
             at_limit=new.at_limit,
             time_zone=_find_time_zone(new, settings.time_zone),
             alert_percents=tuple(sorted(set(new.alert_percents))),
+            set_by_platform=scope.actor.platform_admin,
             version=1,
             created_at=now,
             updated_at=now,
@@ -134,6 +138,7 @@ class Budgets:
 
         Raises:
             InvalidError: the limit is not an amount.
+            ForbiddenError: the platform set it, and the caller is not the platform's.
             NotFoundError: the budget is gone.
             PreconditionFailedError: the change is meant for another version of it.
         """
@@ -190,6 +195,9 @@ class Budgets:
             if before is None:
                 raise NotFoundError
             check_version(before.version)
+            if before.set_by_platform and not scope.actor.platform_admin:
+                detail = "The platform set this budget, and alone changes it."
+                raise ForbiddenError(detail, code="set_by_platform", org_id=scope.org_id)
             if all(getattr(before, name) == value for name, value in values.items()):
                 return before
             changed = await budgets.change_budget(connection, before, **values)
@@ -231,6 +239,7 @@ def _describe(budget: Budget) -> dict[str, object]:
         "at_limit": budget.at_limit,
         "time_zone": budget.time_zone,
         "alert_percents": list(budget.alert_percents),
+        "set_by_platform": budget.set_by_platform,
     }
 
 

@@ -29,6 +29,8 @@ class Budget:
     time_zone: str
     alert_percents: tuple[int, ...]
     """At which shares of the limit somebody is told."""
+    set_by_platform: bool
+    """By one of its administrators: then no org changes it."""
     version: int
     """Grows with every change of this row."""
     created_at: datetime

@@ -55,6 +55,7 @@ BUDGETS = Table(
     Column("at_limit", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
     Column("alert_percents", ARRAY(Integer), nullable=False),
+    Column("set_by_platform", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),

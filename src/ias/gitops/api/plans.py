@@ -123,4 +123,4 @@ async def apply_plan(plan_id: UUID, access: Writer, plans: PlansPart, request: R
 def _caller(request: Request, access: Access) -> Caller:
     """The caller, whose own token goes on to billing."""
     _, _, token = request.headers["authorization"].partition(" ")
-    return Caller(access.actor.sub, token.strip(), request.state.request_id)
+    return Caller(access.actor.sub, access.actor.platform_admin, token.strip(), request.state.request_id)

@@ -37,6 +37,7 @@ class Caller:
     """In whose name billing is asked."""
 
     actor: str
+    is_platform: bool
     token: str
     request_id: str
 
@@ -52,13 +53,17 @@ class BillingBudgets:
         self._url = billing_url.rstrip("/") + _PATH
 
     async def list_all(self, org_id: UUID, caller: Caller) -> list[ActualBudget]:
-        """All budgets of an org."""
+        """All budgets of an org that the caller may change: those that the platform set are its administrators' alone."""
         budgets: list[ActualBudget] = []
         query: dict[str, str] = {"org_id": str(org_id), "limit": str(_PAGE_SIZE)}
         for _ in range(_PAGES_MAX):
             page = await self._ask("GET", self._url, caller, query=query)
             try:
-                budgets += [ActualBudget(id=str(item["id"]), spec=read_spec(item)) for item in page["data"]]
+                budgets += [
+                    ActualBudget(id=str(item["id"]), spec=read_spec(item))
+                    for item in page["data"]
+                    if caller.is_platform or not item["set_by_platform"]
+                ]
                 cursor = page["next_cursor"]
             except (KeyError, TypeError, InvalidAmountError) as error:
                 raise UnavailableError("Billing's list of budgets cannot be understood.") from error
