@@ -219,7 +219,9 @@ async def test_where_the_platform_does_not_call_no_channel_leads(
             "https://u:p@example.com/",
         ):
             body = {"org_id": org_id, "kind": "webhook", "target": target}
-            assert (await client.post(CHANNELS, json=body)).status_code == 422, target
+            answer = await client.post(CHANNELS, json=body)
+            assert answer.status_code == 422, target
+            assert [error["pointer"] for error in answer.json()["errors"]] == ["/target"]
         for target in ("nobody", "a@", "@b", "a@b@c", "a\r\nBcc:x@y"):
             body = {"org_id": org_id, "kind": "email", "target": target}
             assert (await client.post(CHANNELS, json=body)).status_code == 422, target

@@ -117,6 +117,8 @@ async def test_a_wrong_field_is_named(billing: httpx.AsyncClient, org_id: str) -
         ("/scope/id", {"scope": {"kind": "org", "id": str(uuid4())}}),
         ("/scope/kind", {"scope": {"kind": "team", "id": "x"}}),
         ("/org_id", {"org_id": "acme"}),
+        ("/time_zone", {"time_zone": "localtime"}),
+        ("/time_zone", {"time_zone": "../localtime"}),
         ("/surprise", {"surprise": 1}),
     ]
     for pointer, changed in wrong:

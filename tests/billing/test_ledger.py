@@ -118,7 +118,7 @@ async def test_a_request_that_was_refused_is_explained_too(
         code="insufficient_quota",
         denied_by="budget:b",
         reserved_nano_usd=2_000_000,
-        remaining_nano_usd=1,
+        remaining_nano_usd=-1,
         budgets=("b", "c"),
         rate_limits=(),
         attempts=(),
@@ -133,7 +133,7 @@ async def test_a_request_that_was_refused_is_explained_too(
     assert (told["request_id"], told["entries"], told["prices"], told["decisions"]) == ("req_1", [], [], [])
     unserved = told["unserved"]
     assert (unserved["status"], unserved["code"], unserved["denied_by"]) == (429, "insufficient_quota", "budget:b")
-    assert (unserved["reserved_usd"], unserved["remaining_usd"]) == ("0.002", "0.000000001")
+    assert (unserved["reserved_usd"], unserved["remaining_usd"]) == ("0.002", "0.00")
     assert (unserved["model"], unserved["budgets"]) == ("tiny", ["b", "c"])
     assert (await ask(org_id=str(uuid4()))).status_code == 404
 

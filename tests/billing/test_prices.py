@@ -81,6 +81,12 @@ async def test_a_wrong_field_is_named(billing: httpx.AsyncClient) -> None:
         assert [error["pointer"] for error in answer.json()["errors"]] == [f"/{field}"]
 
 
+async def test_a_moment_out_of_all_calendars_is_the_nearest_that_there_is(billing: httpx.AsyncClient) -> None:
+    edges = {"effective_at": "0001-01-01T00:00:00+23:59", "effective_until": "9999-12-31T23:59:59-23:59"}
+    price = await create_price(billing, **edges)
+    assert (price["effective_at"], price["effective_until"]) == ("1970-01-01T00:00:00Z", "9000-01-01T00:00:00Z")
+
+
 async def test_the_list_pages_newest_first_and_filters_by_model(billing: httpx.AsyncClient) -> None:
     made = [(await create_price(billing))["id"] for _ in range(5)]
     await create_price(billing, "other")

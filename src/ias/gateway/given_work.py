@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from ias.contracts import redis_keys
-from ias.gateway.redis_connection import RedisConnection, pack
+from ias.gateway.redis_connection import RedisConnection, ignore_reply, pack
 from ias.gateway.routing.given_work import ORGS_TOLD_MAX, WINDOW_S, WINDOWS, add_windows, window_of, windows_at
 from ias.gateway.routing.model_router import ModelRouter
 
@@ -18,8 +18,8 @@ def exchange_given_work(redis: RedisConnection, router: ModelRouter) -> None:
     if told:
         key = redis_keys.given_work(model_id, window_of(unix_s))
         for org_id, work in told.items():
-            redis.call(pack("HINCRBY", key, org_id, work), _ignore)
-        redis.call(pack("EXPIRE", key, _KEPT_S), _ignore)
+            redis.call(pack("HINCRBY", key, org_id, work), ignore_reply)
+        redis.call(pack("EXPIRE", key, _KEPT_S), ignore_reply)
     hearing = _Hearing(router, unix_s)
     for window in windows_at(unix_s):
         redis.call(pack("HGETALL", redis_keys.given_work(model_id, window)), hearing.take, window)
@@ -40,7 +40,3 @@ class _Hearing:
         self._windows[window] = {org_id.decode(): int(work) for org_id, work in reply.items()}
         if len(self._windows) == WINDOWS:
             self._router.queue.hear(add_windows(self._windows, self._unix_s), time.monotonic())
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    pass

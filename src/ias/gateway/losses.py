@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from os import getpid
-from typing import Any
 
 from ias.contracts import redis_keys
 from ias.gateway.admission_plan import pack_restore
 from ias.gateway.admit import find_lifetime_s
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import Exchange
-from ias.gateway.redis_connection import RedisAwayError, pack
+from ias.gateway.redis_connection import RedisAwayError, ignore_reply, pack
 
 _WORKER = f"{socket.gethostname()}:{getpid()}"
 
@@ -29,7 +28,7 @@ def restore_reservations(gateway: Gateway, exchanges: Iterable[Exchange]) -> Non
         amount, lifetime_s = exchange.reserved_nano_usd, find_lifetime_s(gateway)
         command = pack_restore(plan, principal.key.org_id, exchange.request_id, amount, lifetime_s)
         with suppress(RedisAwayError):  # lost again: everything is told once more when it is back
-            gateway.redis.call(command, _ignore)
+            gateway.redis.call(command, ignore_reply)
 
 
 def tell_unpublished(gateway: Gateway) -> None:
@@ -41,8 +40,4 @@ def tell_unpublished(gateway: Gateway) -> None:
     else:
         command = pack("ZREM", redis_keys.UNPUBLISHED, _WORKER)
     with suppress(RedisAwayError):
-        gateway.redis.call(command, _ignore)
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    pass
+        gateway.redis.call(command, ignore_reply)

@@ -199,7 +199,7 @@ class RedisConnection:
         """Give Redis the scripts again, after somebody made it forget them."""
         for script in self._scripts:
             with contextlib.suppress(RedisAwayError):  # they are loaded with every connection
-                self.call(pack("SCRIPT", "LOAD", script.source), _ignore)
+                self.call(pack("SCRIPT", "LOAD", script.source), ignore_reply)
 
     def check_deadline(self, now: float) -> None:
         """Give the connection up when a command has waited too long: nothing behind it can be answered either.
@@ -313,8 +313,8 @@ class RedisConnection:
         self._lost.set()
 
 
-def _ignore(given: Any, reply: Any) -> None:
-    pass
+def ignore_reply(given: Any, reply: Any) -> None:
+    """For a command whose reply changes nothing, an error neither."""
 
 
 def _resolve(future: asyncio.Future[Any], reply: Any) -> None:

@@ -16,7 +16,7 @@ from ias.contracts import redis_keys
 from ias.gateway.context import Gateway
 from ias.gateway.errors import idempotency_key_in_use, idempotency_key_reused, invalid, redis_away
 from ias.gateway.exchange import NEXT, WAIT, Client, Exchange, Progress
-from ias.gateway.redis_connection import RedisAwayError, pack
+from ias.gateway.redis_connection import RedisAwayError, ignore_reply, pack
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 _CLAIM_MARGIN_S = 60
@@ -108,15 +108,11 @@ def _read(found: Any) -> StoredAnswer | None:
 
 def _give_up(gateway: Gateway, name: str) -> None:
     with contextlib.suppress(RedisAwayError):  # the claim expires by itself
-        gateway.redis.call(pack("DEL", name), _ignore)
+        gateway.redis.call(pack("DEL", name), ignore_reply)
 
 
 def _note(replies: list[Any], reply: Any) -> None:
     replies.append(reply)
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    """Nobody waits: an answer that could not be stored only means that a repetition is served anew."""
 
 
 class _Recorder:
@@ -145,8 +141,8 @@ class _Recorder:
         if is_final and len(self._body) <= settings.gateway_idempotency_bytes_max:
             answer = msgspec.structs.replace(self._claim, status=self._status, body=bytes(self._body))
             lasts_ms = int(settings.gateway_idempotency_window_s * 1000)
-            with contextlib.suppress(RedisAwayError):
-                self._gateway.redis.call(pack("SET", self._name, _encode(answer), "PX", lasts_ms), _ignore)
+            with contextlib.suppress(RedisAwayError):  # what is not stored is served anew
+                self._gateway.redis.call(pack("SET", self._name, _encode(answer), "PX", lasts_ms), ignore_reply)
         else:
             _give_up(self._gateway, self._name)
         self._client.exchange_over()

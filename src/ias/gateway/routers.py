@@ -19,7 +19,7 @@ from ias.contracts.routes import Backend, ModelRoute
 from ias.gateway.clock import Clock
 from ias.gateway.errors import Refusal, queue_full, unavailable
 from ias.gateway.given_work import exchange_given_work
-from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
+from ias.gateway.redis_connection import RedisAwayError, RedisConnection, ignore_reply, pack
 from ias.gateway.routing.asks import OUTPUT_WEIGHT, Ask
 from ias.gateway.routing.candidates import fresh_states
 from ias.gateway.routing.fair_queue import Waiting
@@ -302,7 +302,7 @@ class Routers:
         ]
         try:
             for command in commands:
-                redis.call(command, _ignore)
+                redis.call(command, ignore_reply)
             redis.call(pack("ZCARD", redis_keys.GATEWAY_WORKERS), self._take_sharers)
             for desk in self._desks.values():
                 if desk.router.queue.tells and desk.only is None:
@@ -335,7 +335,7 @@ class Routers:
         """The worker goes down: others need not leave room for it."""
         await self._waking.close()
         if self._redis is not None and self._redis.is_ready:
-            self._redis.call(pack("ZREM", redis_keys.GATEWAY_WORKERS, self._worker_id), _ignore)
+            self._redis.call(pack("ZREM", redis_keys.GATEWAY_WORKERS, self._worker_id), ignore_reply)
 
     @property
     def wakes(self) -> int:
@@ -356,7 +356,3 @@ def backend_lines(backend_id: str, attempts: int) -> bytes:
 def hash_session(session: str | bytes) -> int:
     """The same in every worker."""
     return crc32(session if isinstance(session, bytes) else session.encode())
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    pass

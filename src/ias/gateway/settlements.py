@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import structlog
 
-from ias.gateway.redis_connection import RedisAwayError, RedisConnection
+from ias.gateway.redis_connection import RedisAwayError, RedisConnection, ignore_reply
 from ias.gateway.script_calls import SettleCall
 
 _BACKLOG_MAX: Final = 200_000
@@ -39,7 +39,7 @@ class Settlements:
         settlement = (org_id, request_id, cost_nano_usd, tokens)
         try:
             if self._unguarded and (hold := self._unguarded.get(request_id)) is not None:
-                self._redis.call(hold, _ignore)
+                self._redis.call(hold, ignore_reply)
             self._redis.call(command, self._replied, settlement)
         except RedisAwayError:
             self._backlog.append(settlement)
@@ -74,7 +74,3 @@ class Settlements:
     def waiting(self) -> int:
         """Settlements that Redis has not acknowledged."""
         return len(self._backlog) + self.unacknowledged
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    pass

@@ -5,7 +5,7 @@ They gather and leave once a second, the newest of each org: however many a clie
 
 from collections import deque
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -14,7 +14,7 @@ from ias.contracts.unserved import KEPT_S, REMEMBERED_MAX, UnservedRequest
 from ias.gateway.access_log import asked_model
 from ias.gateway.exchange import Exchange
 from ias.gateway.record_lines import Timing
-from ias.gateway.redis_connection import RedisAwayError, RedisConnection, pack
+from ias.gateway.redis_connection import RedisAwayError, RedisConnection, ignore_reply, pack
 
 _WAITING_MAX: Final = 20_000
 """Of all orgs together, in a second; what is above is not remembered."""
@@ -65,10 +65,6 @@ class UnservedRequests:
         with suppress(RedisAwayError):
             for org_id, newest in by_org.items():
                 key = redis_keys.unserved(org_id)
-                self._redis.call(pack("LPUSH", key, *newest), _ignore)
-                self._redis.call(pack("LTRIM", key, 0, REMEMBERED_MAX - 1), _ignore)
-                self._redis.call(pack("EXPIRE", key, KEPT_S), _ignore)
-
-
-def _ignore(given: Any, reply: Any) -> None:
-    pass
+                self._redis.call(pack("LPUSH", key, *newest), ignore_reply)
+                self._redis.call(pack("LTRIM", key, 0, REMEMBERED_MAX - 1), ignore_reply)
+                self._redis.call(pack("EXPIRE", key, KEPT_S), ignore_reply)

@@ -37,8 +37,8 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 class EgressRefusedError(InvalidError):
     """The URL leads where the platform does not send requests."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, code="egress_refused", errors=[FieldError(pointer="/url", detail=detail)])
+    def __init__(self, detail: str, *, pointer: str = "/url") -> None:
+        super().__init__(detail, code="egress_refused", errors=[FieldError(pointer=pointer, detail=detail)])
 
 
 class EgressPolicy:
@@ -154,7 +154,7 @@ def _split(url: str) -> SplitResult:
     if parts.scheme not in _DEFAULT_PORTS:
         raise EgressRefusedError("The URL's scheme is neither http nor https.")
     if "@" in parts.netloc:
-        raise EgressRefusedError("The URL holds user information; an API key belongs into `credential`.")
+        raise EgressRefusedError("The URL holds user information, which everybody could read who reads the URL.")
     if "?" in url or "#" in url:
         raise EgressRefusedError("The URL holds a query or a fragment; a base URL has neither.")
     if port == 0 or not parts.hostname:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.billing.api.adjustments import Reason
 from ias.billing.api.parts import BudgetRaisesPart, BudgetsPart, CursorsPart
@@ -15,6 +15,7 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.moments import Moment
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
@@ -25,7 +26,7 @@ class BudgetRaiseBody(Body):
     """An amount on top of the limit, until a moment."""
 
     amount_usd: UsdText
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         None,
         description="Within 92 days. Full seconds count. Absent: when the budget's window ends; a rolling one: after its length.",
     )

@@ -76,7 +76,7 @@ class UnservedAnswer(Answer):
     code: str | None = Field(description="The error's.")
     denied_by: str | None = Field(description="The budget or rate limit that had no room, as `x-ias-denied-by` has it.")
     reserved_usd: str = Field(description="What it asked budgets for: the most that it could have cost.")
-    remaining_usd: str | None = Field(description="What the budget that refused had left.")
+    remaining_usd: str | None = Field(description="What the budget that refused had left; never below zero.")
     budgets: list[str] = Field(description="The ids of those that it asked.")
     rate_limits: list[str]
     attempts: list[str] = Field(description="Backends that were tried, with what came of it.")
@@ -150,7 +150,7 @@ def _render_unserved(one: UnservedRequest) -> UnservedAnswer:
     told = msgspec.structs.asdict(one)
     del told["request_id"]
     reserved, remaining = told.pop("reserved_nano_usd"), told.pop("remaining_nano_usd")
-    remaining_usd = None if remaining is None else format_usd(remaining)
+    remaining_usd = None if remaining is None else format_usd(max(0, remaining))
     return UnservedAnswer(**told, reserved_usd=format_usd(reserved), remaining_usd=remaining_usd)
 
 

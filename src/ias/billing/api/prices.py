@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ias.billing.api.parts import CursorsPart, PricesPart
 from ias.billing.api.schemas import ModelName, UsdText
@@ -15,6 +15,7 @@ from ias.contracts.money import format_usd
 from ias.contracts.permissions import Permission
 from ias.kit.authorization import Access, requires
 from ias.kit.cursors import CursorText, Limit, Page
+from ias.kit.moments import Moment
 from ias.kit.routing import Router
 from ias.kit.web import Answer, Body
 
@@ -34,8 +35,8 @@ class PriceBody(Body):
     output_usd_per_million: UsdText
     cached_input_usd_per_million: UsdText | None = Field(None, description="Absent: as the input price.")
     request_usd: UsdText = Field("0", description="For each request that is served, besides its tokens.")
-    effective_at: AwareDatetime | None = Field(None, description="Absent: now. Full seconds count.")
-    effective_until: AwareDatetime | None = Field(
+    effective_at: Moment | None = Field(None, description="Absent: now. Full seconds count.")
+    effective_until: Moment | None = Field(
         None,
         description="From then on it is as if the price were not there: an org pays what all pay, and a model that has no other"
         " price has none. Absent: until a later price takes effect.",

@@ -14,7 +14,7 @@ from ias.contracts.ids import uuid7
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
 from ias.kit.database import Database
-from ias.kit.egress import EgressPolicy
+from ias.kit.egress import EgressPolicy, EgressRefusedError
 from ias.kit.outbox import append
 from ias.kit.problems import ConflictError, FieldError, InvalidError, NotFoundError
 from ias.kit.sealing import Sealer
@@ -50,7 +50,10 @@ class AlertChannels:
             ConflictError: the org has as many channels as an org may have.
         """
         if kind == "webhook":
-            await self._egress.admit(target)
+            try:
+                await self._egress.admit(target)
+            except EgressRefusedError as error:
+                raise EgressRefusedError(str(error), pointer="/target") from error
         else:
             _check_address(target)
         now = datetime.now(UTC)

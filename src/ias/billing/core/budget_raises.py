@@ -126,10 +126,7 @@ def _check_amount(text: str) -> int:
 
 def _check_end(moment: datetime, now: datetime) -> datetime:
     """The moment in UTC and full seconds, which is what gateways compare."""
-    try:
-        end = moment.astimezone(UTC).replace(microsecond=0)
-    except OverflowError:
-        end = now
+    end = moment.astimezone(UTC).replace(microsecond=0)
     if not now < end <= now + _LONGEST:
         detail = f"It is not within the next {_LONGEST.days} days."
         raise InvalidError(f"/expires_at: {detail}", errors=[FieldError(pointer="/expires_at", detail=detail)])

@@ -135,8 +135,8 @@ def _make(new: NewPrice, actor: str, pointer: str, now: datetime) -> Price:
     input_price = parse_amount(new.input_usd_per_million, f"{pointer}/input_usd_per_million")
     cached = new.cached_input_usd_per_million
     # Gateways compare whole seconds: rounded down, so that a price without a date is in force at once.
-    effective_at = (new.effective_at or now).astimezone(UTC).replace(microsecond=0)
-    until = new.effective_until.astimezone(UTC).replace(microsecond=0) if new.effective_until else None
+    effective_at = (new.effective_at or now).replace(microsecond=0)
+    until = new.effective_until.replace(microsecond=0) if new.effective_until else None
     if until is not None and until < effective_at:
         problem = FieldError(pointer=f"{pointer}/effective_until", detail="It is before the price takes effect.")
         raise InvalidError(f"{problem.pointer}: the price would end before it begins.", errors=[problem])

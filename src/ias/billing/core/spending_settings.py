@@ -75,13 +75,17 @@ class SpendingSettingsRules:
         return after
 
 
+_OF_A_MACHINE = frozenset({"localtime", "Factory"})
+"""Names that a machine's own copy of the database may have, and that mean whatever it was told: another one's days differ."""
+
+
 def check_time_zone(name: str) -> str:
     """The name, when it is one of the IANA time zone database.
 
     Raises:
         InvalidError: it is none.
     """
-    if name not in available_timezones():
+    if name in _OF_A_MACHINE or name not in available_timezones():
         problem = FieldError(pointer="/time_zone", detail="It is no name of the IANA time zone database.")
         raise InvalidError("/time_zone is not a time zone such as Europe/Berlin.", errors=[problem])
     return name
