@@ -122,10 +122,6 @@ class Scheduler:
         """Nothing runs and nothing waits."""
         return not self.running and not self._waiting
 
-    def waiting_loras(self) -> set[str]:
-        """Adapters that queued sequences ask for."""
-        return {sequence.lora for sequence in self._waiting if sequence.lora}
-
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence.
 
