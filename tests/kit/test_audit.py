@@ -47,6 +47,7 @@ def test_what_only_speaks_of_secrets_is_told() -> None:
     told = {
         "has_credential": True,
         "credential_replaced": True,
+        "credential_from": "env:IAS_BACKEND_CREDENTIAL_A",
         "tokens_per_minute": 5,
         "output_tokens_max": 1,
         "key_id": "k",

@@ -28,7 +28,7 @@ _SECRET_WORDS = frozenset(
     {"password", "passphrase", "secret", "token", "credential", "credentials", "digest", "authorization", "otp", "totp"}
 )
 _SECRET_NAMES = frozenset({"key", "api_key", "private_key"})
-_TELLS_NO_SECRET = ("_id", "_at", "_replaced", "_changed")
+_TELLS_NO_SECRET = ("_id", "_at", "_from", "_replaced", "_changed")
 _DEPTH_MAX = 8
 
 

@@ -78,7 +78,7 @@ class Plans:
         )
         async with self._database.transaction() as connection:
             await plans.insert_plan(connection, made)
-            told = {"digest": made.digest, "prune": made.prune, "steps": len(made.steps)}
+            told = {"prune": made.prune, "steps": len(made.steps)}
             await append(connection, "gitops", scope.cause, Change("plan.create", made.id, org_id, after=told))
         return made
 
