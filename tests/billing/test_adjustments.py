@@ -66,6 +66,19 @@ async def test_a_correction_is_an_entry_of_the_difference_and_the_original_stays
     assert await read_books(database) == {"ledger": (2, 500_000), "hourly": (2, 500_000)}
 
 
+@pytest.mark.parametrize("window", ["month", "rolling_24h"])
+async def test_what_was_corrected_and_credited_counts_in_a_budget_from_its_first_answer_on(
+    billing: httpx.AsyncClient, database: Database, org_id: str, window: str
+) -> None:
+    record = make_record(org_id)
+    await book(database, record)
+    assert (await correct(billing, org_id, record.request_id, "0.5")).status_code == 201
+    assert (await credit(billing, org_id, "0.1")).status_code == 201
+    budget = await create_budget(billing, org_id, window=window)
+    assert budget["spent_usd"] == "0.40"
+    assert await spent(billing, budget) == "0.40"
+
+
 async def test_corrections_that_race_end_at_the_cost_that_was_last_said(
     billing: httpx.AsyncClient, database: Database, org_id: str
 ) -> None:

@@ -82,7 +82,11 @@ class Counters:
     async def foresee(self, budget: Budget) -> Spend:
         """What a budget's counter will say when it is set up."""
         cut = cut_now("new_budget")
-        return Spend(budget.window_id(_moment(cut)), sum((await self._vouched_for(budget, cut)).values()), 0)
+        now = _moment(cut)
+        vouched_for = await self._vouched_for(budget, cut)
+        async with self._database.transaction() as connection:
+            adjusted = await _sum_adjustments(connection, budget, now)
+        return Spend(budget.window_id(now), sum(vouched_for.values()) + sum(adjusted.values()), 0)
 
     async def set_up(self, budget: Budget, cut: Cut) -> None:
         """Give a budget's counters billing's part, unless they have one."""
