@@ -6,7 +6,7 @@ come back with an older copy of its data, in which a revoked key still works. An
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
@@ -53,21 +53,23 @@ class RedisRecords:
         return headers is not None and headers[IN_FORCE_HEADER] == "true"
 
     async def _push(self, **ids: UUID | Sequence[UUID]) -> dict[str, str]:
+        changed = {kind: [given] if isinstance(given, UUID) else given for kind, given in ids.items()}
         try:
-            async with self._database.transaction() as connection:
-                records = [
-                    record
-                    for kind, given in ids.items()
-                    for record in await store.list_records(
-                        connection, kind, [given] if isinstance(given, UUID) else given
-                    )
-                ]
-            if records:
-                await self._put(records)
+            if any(changed.values()):
+                await self._put(await self._read(changed))
         except AWAY as error:
             log.warning("a change is not in force yet", kinds=list(ids), error=type(error).__name__)
             return {IN_FORCE_HEADER: "false"}
         return {IN_FORCE_HEADER: "true"}
+
+    async def _read(self, changed: Mapping[str, Sequence[UUID]]) -> list[RedisRecord]:
+        async with self._database.transaction() as connection:
+            return [
+                record
+                for kind, row_ids in changed.items()
+                if row_ids
+                for record in await store.list_records(connection, kind, row_ids)
+            ]
 
     async def push_unpushed(self) -> int:
         """Tell Redis what it has not been told; how many records that were. Raises one of `AWAY`."""
