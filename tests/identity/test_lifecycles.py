@@ -76,6 +76,21 @@ async def test_all_that_an_owner_may_do_in_a_deleted_org_is_to_restore_it(
     assert [one["role"] for one in (await owner.ok("GET", why + "orgs:delete"))["granted_by"]] == ["restorer"]
 
 
+async def test_what_the_platform_deleted_the_platform_alone_restores(
+    identity: Identity, admin: Caller, org: dict[str, str], owner: Caller, redis: Redis
+) -> None:
+    path = f"{ORGS}/{org['id']}"
+    await admin.ok("DELETE", path)
+    owner = await identity.sign_in(f"owner-{org['id']}@example.com", PASSWORD)
+    assert (await owner.ok("GET", path))["deleted_by"] == "platform"
+    await owner.ok("DELETE", path)  # which changes nothing
+    refused = await owner.post(f"{path}/restore")
+    assert (refused.status_code, refused.json()["code"]) == (403, "deleted_by_platform")
+    assert await status_of(redis, redis_keys.org(org["id"])) == "deleted"
+    restored = await admin.ok("POST", f"{path}/restore")
+    assert (restored["status"], restored["deleted_by"]) == ("active", None)
+
+
 async def test_nobody_makes_anything_in_a_deleted_org(admin: Caller, org: dict[str, str]) -> None:
     path = f"{ORGS}/{org['id']}"
     [project] = (await admin.ok("GET", f"{path}/projects"))["data"]

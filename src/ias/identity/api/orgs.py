@@ -54,6 +54,7 @@ class OrgAnswer(Answer):
     name: str
     status: Literal["active", "suspended", "deleted"]
     suspended_by: Literal["org", "platform"] | None
+    deleted_by: Literal["org", "platform"] | None
     models: list[str] | None
     key_lifetime_days_max: int | None
     sign_in_domains: list[str] | None
@@ -121,7 +122,10 @@ async def delete_org(
     origin: OriginOf,
     response: Response,
 ) -> None:
-    """Delete an org: its keys stop at once. Its owners can restore it until it is purged. Deleting it again changes nothing."""
+    """Delete an org: its keys stop at once. Deleting it again changes nothing.
+
+    Its owners can restore it until it is purged; what the platform's administrators deleted, they alone.
+    """
     say_in_force(response, await parts.orgs.delete(access, org_id, origin))
 
 

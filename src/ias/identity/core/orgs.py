@@ -133,9 +133,12 @@ class Orgs:
             check_version(org.version)
             if org.status == "deleted":
                 return org.pushed_version >= org.version
-            await store.update_org(connection, org_id, {"status": "deleted", "deleted_at": datetime.now(UTC)})
+            deleter = "platform" if scope.actor.platform_admin else "org"
+            deleted = {"status": "deleted", "deleted_at": datetime.now(UTC), "deleted_by": deleter}
+            await store.update_org(connection, org_id, deleted)
             members = await _raise_token_versions(connection, scope)
-            change = Change("org.delete", org_id, org_id, {"status": org.status}, {"status": "deleted"})
+            after = {"status": "deleted", "deleted_by": deleter}
+            change = Change("org.delete", org_id, org_id, {"status": org.status}, after)
             await append(connection, origin.by(scope.actor), change)
         await self._revocations.push(user_ids=members)
         return await self._records.push(org=org_id)
@@ -144,14 +147,22 @@ class Orgs:
         """The deleted org as it was, with all that is in it; and whether that is in force. Raises as `get` does.
 
         Its owners' tokens say only that they may restore it, and are too old now.
+
+        Raises:
+            ForbiddenError: the platform deleted it, and the caller is not the platform's.
         """
         scope = access.in_org(str(org_id))
         async with self._database.transaction() as connection:
             org = await _lock(connection, org_id)
             if org.status != "deleted":
                 return org, org.pushed_version >= org.version
+            if org.deleted_by == "platform" and not scope.actor.platform_admin:
+                raise ForbiddenError(
+                    "The platform deleted this org, and alone restores it.", code="deleted_by_platform"
+                )
             status = "suspended" if org.suspended_by else "active"
-            org = await store.update_org(connection, org_id, {"status": status, "deleted_at": None})
+            restored = {"status": status, "deleted_at": None, "deleted_by": None}
+            org = await store.update_org(connection, org_id, restored)
             members = await _raise_token_versions(connection, scope)
             change = Change("org.restore", org_id, org_id, {"status": "deleted"}, {"status": status})
             await append(connection, origin.by(scope.actor), change)

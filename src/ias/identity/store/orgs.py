@@ -21,6 +21,7 @@ class Org:
     status: str
     suspended_by: str | None
     """`org` or `platform`; None where it is not suspended, and would not be if its deletion were taken back."""
+    deleted_by: str | None
     models: list[str] | None
     key_lifetime_days_max: int | None
     sign_in_domains: list[str] | None

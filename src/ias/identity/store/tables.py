@@ -99,6 +99,7 @@ orgs = Table(
         Text,
         comment="`org` or `platform`, which alone can take it back; kept while the org is deleted.",
     ),
+    Column("deleted_by", Text, comment="`org` or `platform`, which alone can restore it."),
     Column("models", ARRAY(Text), comment="Public model names that may be used; null is all."),
     Column("key_lifetime_days_max", Integer, comment="New keys expire at most so many days later; null is never."),
     Column("sign_in_domains", ARRAY(Text), comment="Domains of e-mails whose users may act in the org; null is all."),
@@ -111,6 +112,9 @@ orgs = Table(
     _time("purged_at", nullable=True),
     CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
     CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", name="deleted_at"),
+    CheckConstraint(
+        "deleted_by IN ('org', 'platform') AND (status = 'deleted') = (deleted_by IS NOT NULL)", name="deleted_by"
+    ),
     CheckConstraint(
         "suspended_by IN ('org', 'platform') AND (status = 'deleted' OR (status = 'suspended') = (suspended_by IS NOT NULL))",
         name="suspended_by",
