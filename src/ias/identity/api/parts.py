@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
-
 from ias.identity.core.api_keys import ApiKeys
 from ias.identity.core.audit_checkpoints import AuditCheckpoints
 from ias.identity.core.audit_exports import AuditExports
@@ -33,6 +31,7 @@ from ias.identity.core.signing_keys import SigningKeys
 from ias.identity.core.users import Users
 from ias.kit.cursors import Cursors
 from ias.kit.origins import OriginOf
+from ias.kit.parts import part
 
 __all__ = ["OriginOf", "Parts", "PartsOf"]
 
@@ -70,9 +69,4 @@ class Parts:
     users: Users
 
 
-async def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
-
-
-PartsOf = Annotated[Parts, Depends(_parts)]
+PartsOf = Annotated[Parts, part("parts")]
