@@ -57,6 +57,12 @@ async def test_requests_that_had_no_price_get_the_one_that_was_set_late_once(
     assert (await read_books(database))["ledger"] == (8, 8_000_000)
 
 
+async def test_a_period_that_ends_before_it_begins_is_refused(billing: httpx.AsyncClient, org_id: str) -> None:
+    asked = period(org_id)
+    answer = await billing.post("/billing/v1/reratings", json=asked | {"start": asked["end"], "end": asked["start"]})
+    assert (answer.status_code, [error["pointer"] for error in answer.json()["errors"]]) == (422, ["/end"])
+
+
 async def test_an_orgs_own_price_goes_first_and_what_somebody_decided_stays(
     billing: httpx.AsyncClient, database: Database, org_id: str
 ) -> None:

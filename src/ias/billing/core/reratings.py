@@ -25,7 +25,7 @@ from ias.kit.audit import Change
 from ias.kit.database import Database
 from ias.kit.outbox import append
 from ias.kit.partitions import time_of
-from ias.kit.problems import InvalidError
+from ias.kit.problems import FieldError, InvalidError
 from ias.kit.writes import after_commit
 
 REQUESTS_MAX = 50_000
@@ -77,8 +77,11 @@ class Reratings:
         """Book the differences, all of them or none.
 
         Raises:
-            InvalidError: the period holds more requests than can be re-rated at once.
+            InvalidError: the period ends before it begins, or holds more requests than can be re-rated at once.
         """
+        if new.end <= new.start:
+            problem = FieldError(pointer="/end", detail="It is not after the start.")
+            raise InvalidError("/end is not after /start.", errors=[problem])
         org_id = UUID(scope.org_id)
         rerating = Rerating(uuid7())
         wanted = LedgerFilter(org_id=org_id, model=new.model, kind="usage", start=new.start, end=new.end)
