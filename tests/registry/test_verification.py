@@ -38,6 +38,7 @@ FAILURES: list[tuple[bytes, int | None, str]] = [
     (http(200, b"<html>"), 200, "not a chat completion"),
     (http(200, {"choices": [{}]}), 200, "without usage"),
     (http(200, {"choices": [{}], "usage": {"prompt_tokens": "1", "completion_tokens": 2}}), 200, "without usage"),
+    (http(200, {"choices": [{}], "usage": {"prompt_tokens": 2**31, "completion_tokens": 2}}), 200, "without usage"),
     (http(200, b" " * 1_100_000), None, "no usable answer"),
     (b"HTTP/1.1 nonsense\r\n\r\n", None, "no usable answer"),
 ]

@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import structlog
 
+from ias.contracts.usage_messages import COUNT_MAX
 from ias.kit.egress import EgressRefusedError
 from ias.kit.sealing import SealBrokenError
 from ias.registry.core.backends import Backends
@@ -136,7 +137,7 @@ def _judge(status: int, body: Any) -> tuple[Usage | None, str]:
         return None, "The answer is not a chat completion."
     usage = _read_usage(body.get("usage"))
     if usage is None:
-        return None, "The completion came without usage; it could only be billed by estimate."
+        return None, "The completion came without usage that could be booked; it would be billed by estimate."
     return usage, "The backend completed."
 
 
@@ -148,7 +149,7 @@ def _read_usage(usage: Any) -> Usage | None:
     counts = [
         count
         for count in (usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens"))
-        if isinstance(count, int) and not isinstance(count, bool) and count >= 0
+        if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= COUNT_MAX
     ]
     if len(counts) < 3:
         return None
