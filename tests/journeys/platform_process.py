@@ -149,6 +149,15 @@ class Management:
                 return entries
             cursor = {"cursor": page["next_cursor"]}
 
+    def wait_for_unserved(self, org_id: str, request_id: str) -> dict[str, Any]:
+        """Why a request was not served, once gateways have told of it."""
+        for _ in range(100):
+            answer = self._client.get(f"/billing/v1/requests/{request_id}", params={"org_id": org_id})
+            if answer.status_code == 200:
+                return answer.json()["unserved"]
+            time.sleep(0.1)
+        raise AssertionError(answer.text)
+
     def sum_usage(self, org_id: str) -> tuple[int, int, int, Decimal]:
         """Requests, input tokens, output tokens and USD of an org today, as analytics counts them."""
         points = self.get("/analytics/v1/usage", org_id=org_id)["data"]

@@ -112,7 +112,14 @@ def set_and_lift_a_rate_limit(connection: dict) -> None:
             for _ in range(100):
                 client.chat.completions.create(model=model, messages=HELLO, max_tokens=1)
         assert refused.value.code == "rate_limit_exceeded"
-        assert refused.value.response.headers["x-ias-denied-by"] == f"rate_limit:{limit['id']}"
+        headers = refused.value.response.headers
+        assert headers["x-ias-denied-by"] == f"rate_limit:{limit['id']}"
+        told = management.wait_for_unserved(connection["org_id"], headers["x-request-id"])
+        assert (told["status"], told["denied_by"], told["rate_limits"]) == (
+            429,
+            headers["x-ias-denied-by"],
+            [limit["id"]],
+        )
         management.delete(f"/billing/v1/rate-limits/{limit['id']}")
         for _ in range(100):
             try:
