@@ -10,31 +10,42 @@ from ias.contracts.spending import QUEUE_WEIGHT_USUAL
 from ias.engine.simulation.dispatch import Decision, Outcome, Refuse, ReplicaView, Request, Send
 from ias.gateway.routing.asks import OUTPUT_WEIGHT, Ask
 from ias.gateway.routing.fair_queue import Waiting
-from ias.gateway.routing.given_work import ORGS_TOLD_MAX, add_windows, window_of, windows_at
+from ias.gateway.routing.given_work import (
+    ORGS_TOLD_MAX,
+    Kept,
+    add_windows,
+    exchange_every_s,
+    join_kept,
+    window_of,
+    windows_at,
+)
 from ias.gateway.routing.loads import Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict
 from ias.gateway.routing.prefixes import CUTS
 
 ATTEMPTS_MAX = 3
 QUEUE_TIMEOUT_S = 30.0
-TELL_S = 1.0
 LOOK_S = 0.1
 """The gateway's own clock ticks so often."""
 
 
 class Told:
-    """What gateways tell one another of what orgs were given, once a second: Redis' part, in windows as there."""
+    """What gateways tell one another of what orgs were given and what is kept free: Redis' part, in windows as there."""
 
     def __init__(self) -> None:
         self._windows: dict[int, Counter[str]] = {}
+        self._kept: dict[int, set[int]] = {}
 
-    def add(self, given: Mapping[str, int], now_s: float) -> None:
+    def add(self, given: Mapping[str, int], kept: int, now_s: float) -> None:
         """One gateway tells."""
-        self._windows.setdefault(window_of(now_s), Counter()).update(given)
+        window = window_of(now_s)
+        self._windows.setdefault(window, Counter()).update(given)
+        self._kept.setdefault(window, set()).add(kept)
 
-    def read(self, now_s: float) -> dict[str, float]:
+    def read(self, now_s: float) -> tuple[dict[str, float], Kept]:
         """All that was told lately."""
-        return add_windows({window: self._windows.get(window, {}) for window in windows_at(now_s)}, now_s)
+        given = add_windows({window: self._windows.get(window, {}) for window in windows_at(now_s)}, now_s)
+        return given, join_kept(self._kept, now_s)
 
 
 class GatewayDispatcher:
@@ -55,7 +66,7 @@ class GatewayDispatcher:
         self._gateways = gateways
         self._weights = weights or {}
         self._told = told or Told()
-        self._tells_at = TELL_S * (1 + number / gateways)
+        self._told_at = exchange_every_s(0) * number / gateways
         self._looked_at = 0.0
         self._asks: dict[int, Ask] = {}
         self._places: dict[int, Place] = {}
@@ -88,10 +99,12 @@ class GatewayDispatcher:
         if now_s >= self._looked_at + LOOK_S:
             self._looked_at = now_s
             router.look_at_shares(now_s)
-        if self._gateways > 1 and now_s >= self._tells_at:
-            self._tells_at += TELL_S
-            self._told.add(router.queue.tell(ORGS_TOLD_MAX), now_s)
-            router.queue.hear(self._told.read(now_s), now_s)
+        if self._gateways > 1 and now_s >= self._told_at + exchange_every_s(router.queue.length):
+            self._told_at = now_s
+            self._told.add(router.queue.tell(ORGS_TOLD_MAX), router.kept_needed, now_s)
+            given, kept = self._told.read(now_s)
+            router.queue.hear(given, now_s)
+            router.hear_kept(kept, now_s)
         names = request.prompt.names
         ask = Ask(
             request.tenant,

@@ -405,8 +405,13 @@ async def test_workers_hear_what_others_gave_to_orgs(start_gateway: StartGateway
             assert (await ask(http)).status_code == 200
         queue = routers[1]._desks["m"].router.queue
         await until(lambda: queue._heard.get("org-1", 0) > 0)
-        for key in await pushed.redis.keys("ias:given_work:*"):
-            assert 0 < await pushed.redis.ttl(key) <= 10
+        routers[0]._desks["m"].router.kept_needed = 1
+        await until(lambda: routers[1]._desks["m"].router._heard.most == 1)
+        for name in ("given_work", "kept_backends"):
+            keys = await pushed.redis.keys(f"ias:{name}:*")
+            assert keys
+            for key in keys:
+                assert 0 < await pushed.redis.ttl(key) <= 10
 
 
 async def test_workers_share_what_a_backend_bears(start_gateway: StartGateway, pushed: Pushed) -> None:

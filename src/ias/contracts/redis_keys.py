@@ -76,6 +76,11 @@ def given_work(model_id: str, window: int) -> str:
     return f"ias:given_work:{model_id}:{window}"
 
 
+def kept_backends(model_id: str, window: int) -> str:
+    """A set of how many of a model's backends gateways wanted kept free in a window of time; the gateway's own."""
+    return f"ias:kept_backends:{model_id}:{window}"
+
+
 def backend_wake(backend_id: str) -> str:
     """Present while a gateway is waking this backend, so that no other does; the gateway's own."""
     return f"ias:backend_wake:{backend_id}"

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -23,6 +24,7 @@ from ias.gateway.redis_connection import RedisAwayError, RedisConnection, ignore
 from ias.gateway.routing.asks import OUTPUT_WEIGHT, Ask
 from ias.gateway.routing.candidates import fresh_states
 from ias.gateway.routing.fair_queue import Waiting
+from ias.gateway.routing.given_work import exchange_every_s
 from ias.gateway.routing.loads import Load, Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict
 from ias.gateway.settings import GatewaySettings
@@ -49,13 +51,15 @@ class Waiter(Protocol):
 class Desk:
     """One model's router, and what a request needs of it at once."""
 
-    __slots__ = ("is_due", "lines", "only", "only_load", "route", "router")
+    __slots__ = ("is_due", "lines", "only", "only_load", "route", "router", "told_at")
 
     def __init__(self, router: ModelRouter) -> None:
         self.router = router
         self.route = router.route
         self.is_due = False
         """Whether those who wait will be looked at in this turn of the loop."""
+        self.told_at = 0.0
+        """When other workers were last told what was given here."""
         self.only: Backend | None = None
         """Where everything goes, when there is nothing to choose, to count or to wait for."""
         self.only_load: Load
@@ -274,6 +278,8 @@ class Routers:
                 self._serve_soon(desk)  # others' requests may have left places
             if desk.only is None:
                 router.look_at_shares(now)
+                if router.queue.tells and now >= desk.told_at + exchange_every_s(router.queue.length):
+                    self._exchange(desk, now)
         if now >= self._next_second:
             self._next_second = now + _SECOND_S
             self._tell()
@@ -304,11 +310,17 @@ class Routers:
             for command in commands:
                 redis.call(command, ignore_reply)
             redis.call(pack("ZCARD", redis_keys.GATEWAY_WORKERS), self._take_sharers)
-            for desk in self._desks.values():
-                if desk.router.queue.tells and desk.only is None:
-                    exchange_given_work(redis, desk.router)
         except RedisAwayError:
             pass  # the next second tells
+
+    def _exchange(self, desk: Desk, now: float) -> None:
+        """Tell other workers what was given of a model here, and hear what was elsewhere."""
+        redis = self._redis
+        if redis is None or not redis.is_ready:
+            return
+        desk.told_at = now
+        with suppress(RedisAwayError):  # the next time tells
+            exchange_given_work(redis, desk.router)
 
     def _outcomes(self, ten_seconds: int) -> list[bytes]:
         key = redis_keys.backend_outcomes(ten_seconds)

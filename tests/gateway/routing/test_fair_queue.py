@@ -2,7 +2,9 @@ import json
 
 from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.fair_queue import FairQueue, Waiting
+from ias.gateway.routing.given_work import Kept, join_kept, window_of
 from ias.gateway.routing.loads import Place
+from ias.gateway.routing.model_router import ModelRouter
 from tests.gateway.routing.world import backend, place, prompt, ready, router
 
 
@@ -57,9 +59,9 @@ def test_a_weight_that_changes_leaves_nothing_on_account() -> None:
 
 def test_who_takes_less_than_its_weight_gives_it_is_modest() -> None:
     queue = FairQueue(1000)
-    queue.charge("large", 150.0, 0.0, 400)
-    queue.charge("small", 100.0, 0.0, 100)
-    assert queue.share(0.0) == ({"large"}, 150.0, 100.0)
+    queue.charge("large", 90.0, 0.0, 400)
+    queue.charge("small", 160.0, 0.0, 100)
+    assert queue.share(0.0) == ({"large"}, 90.0, 160.0)
 
 
 def test_what_was_cached_is_given_back_and_what_is_in_flight_counts() -> None:
@@ -151,43 +153,108 @@ def test_what_others_gave_counts_for_who_is_modest_until_it_is_old() -> None:
     assert queue.share(60.0).modest == set()
 
 
-def test_a_newcomer_begins_at_as_many_backends_as_its_weight_gives_it() -> None:
-    made = router(*(backend(f"b{n}") for n in range(8)), states={f"b{n}": ready() for n in range(8)})
+def eight() -> ModelRouter:
+    return router(*(backend(f"b{n}") for n in range(8)), states={f"b{n}": ready() for n in range(8)})
 
-    def begin(org: str, count: int, weight: int = 100) -> list[Place]:
-        places = []
-        for n in range(count):
-            ask = prompt(f"{org} {n} " * 100, org, weight=weight)
-            found = made.ask(ask)
-            if isinstance(found, Place):
-                made.queue.charge(org, ask.work, 0.0, weight, found)
-                places.append(found)
-        return places
 
-    assert len(begin("here", 6)) == 6, "nobody else is here"
+def begin(made: ModelRouter, org: str, count: int) -> list[Place]:
+    places = []
+    for n in range(count):
+        ask = prompt(f"{org} {n} " * 100, org)
+        found = made.ask(ask)
+        if isinstance(found, Place):
+            made.queue.charge(org, ask.work, 0.0, ask.weight, found)
+            places.append(found)
+    return places
+
+
+def where(places: list[Place]) -> set[str]:
+    return {place_.load.backend_id for place_ in places}
+
+
+def test_a_newcomer_fills_the_same_half_of_the_backends_at_all_workers() -> None:
+    filled = []
+    for _ in range(2):
+        made = eight()
+        assert len(where(begin(made, "here", 24))) == 8, "nobody else is here"
+        made.look_at_shares(0.1)
+        first, *more = begin(made, "new", 40)
+        filled.append(where(more))
+        assert len(filled[-1]) == 4
+        for place_ in (first, *more):
+            place_.begin()
+        assert begin(made, "new", 1), "its prompts are begun"
+        made.look_at_shares(2.0)
+        assert not made.queue.newcomers
+    assert filled[0] == filled[1]
+
+
+def test_who_is_here_keeps_out_of_a_newcomers_way() -> None:
+    made = eight()
+    made.update(made.route, {f"b{n}": ready() for n in range(8)}, now_s=0.0, unix_s=1000.0, sharers=2)
+    begin(made, "here", 1)
     made.look_at_shares(0.1)
-    first = begin("new", 8)
-    assert len(first) == 4, "half of eight"
-    assert len(begin("heavy", 8, weight=300)) == 6
-    for place_ in first:
-        place_.begin()
-    assert len(begin("new", 8)) == 4
-    made.look_at_shares(2.0)
-    assert not made.queue.newcomers
+    crowd = begin(made, "new", 12)
+    assert not where(begin(made, "here", 4)) & where(crowd[1:])
 
 
-def test_while_one_org_floods_a_backend_is_kept_free_for_those_who_take_less() -> None:
-    made = router(*(backend(f"b{n}") for n in range(4)), states={f"b{n}": ready() for n in range(4)})
+def flooded() -> ModelRouter:
+    """One org has had twenty times as much as another, and far more of it waits."""
+    made = eight()
     for n in range(40):
         for org, count in (("flood", 20), ("modest", 1)):
             made.queue.charge(org, 1000.0 * count, n / 10)
-    for n in range(100):
+    for n in range(200):
         made.queue.push(Waiting(prompt(f"{n} " * 2000, "flood"), None, 4.0))
-    made.look_at_shares(4.0)
-    assert not made._kept, "nobody has waited for long"
-    found = list(made.next_placed(4.4))
-    placed = [one.load.backend_id for _, one in found]
-    assert 0 < len(set(placed)) < 4
+    return made
+
+
+def test_while_one_org_floods_backends_are_kept_free_for_those_who_take_less() -> None:
+    made = flooded()
+    at_once = [given for _, given in made.next_placed(4.0)]
+    assert len(where(at_once)) == 8, "nobody has waited for long"
+    made.look_at_shares(4.4)
+    for place_ in at_once:
+        place_.begin()
+    found = list(made.next_placed(4.5))
+    placed = where([given for _, given in found])
+    assert len(placed) == 6
     told = json.loads(made.explain(found[0][0].ask))
     assert {name for name, why in told.items() if why == "kept_free"} == made._kept
     assert place(made, prompt("hello", "modest")).load.backend_id not in placed
+
+
+def test_who_waits_for_a_cache_keeps_nothing_free() -> None:
+    made = eight()
+    made.queue.charge("modest", 10.0, 0.0)
+    cached = place(made, prompt("the same " * 4000, "flood"))
+    made.queue.charge("flood", 10_000.0, 0.0)
+    for _ in range(9):
+        made.queue.push(Waiting(prompt("the same " * 4000, "flood"), None, 0.0))
+    for now_s in (0.0, 0.2, 0.4, 0.6):
+        assert not list(made.next_placed(now_s))
+        assert made.kept_needed == 0
+    cached.begin()
+    assert where([given for _, given in made.next_placed(0.7)]) == {cached.load.backend_id}
+
+
+def test_what_one_worker_keeps_free_all_do_for_as_long_as_it_tells() -> None:
+    made = flooded()
+    made.hear_kept(Kept(most=3, surely=2), 4.0)
+    assert len(where([given for _, given in made.next_placed(4.0)])) == 5, "at once"
+    made.look_at_shares(4.1)
+    assert len(made._kept) == 3
+    assert made._surely_kept < made._kept or made._sharers == 1
+    for waiting_ in made.queue.overdue(5.0):
+        made.queue.remove(waiting_)
+    made.look_at_shares(60.0)
+    assert not made._kept
+
+
+def test_surely_kept_is_what_all_have_heard_of() -> None:
+    window = window_of(100.0)
+    assert join_kept({}, 100.0) == (0, 0)
+    assert join_kept({window: {0, 4}}, 100.0) == (4, 0), "a moment ago nobody kept any"
+    assert join_kept({window - 1: {3}, window: {0, 2}}, 100.0) == (3, 2)
+    assert join_kept({window - 1: {3}}, 100.0) == (3, 3), "nobody has told anything yet"
+    assert join_kept({window - 2: {3}}, 100.0) == (0, 0)

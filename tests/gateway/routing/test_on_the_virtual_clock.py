@@ -1,7 +1,8 @@
 """What routing is for, on the simulator's clock: the same on every machine. `benchmarks/routing` has the whole comparison."""
 
+import pytest
 from benchmarks.routing.gateway_dispatcher import GatewayDispatcher
-from benchmarks.routing.run import Asked, measure_alone, simulate_at, summary_of
+from benchmarks.routing.run import Asked, make_own, measure_alone, simulate_at, summary_of
 from benchmarks.routing.scenarios import DURATION_S, LENGTHS, SCENARIOS, WARM_UP_S, cluster
 
 from ias.engine.simulation import workloads
@@ -20,10 +21,13 @@ def test_where_prompts_are_shared_it_serves_twice_as_many_in_time_as_round_robin
     assert found["gateway"].goodput > 2 * found["round-robin"].goodput
 
 
-def test_who_is_flooded_hardly_notices() -> None:
-    scenario, asked = SCENARIOS["flood"], Asked("flood", "gateway", 1, 6, False)
-    window = {"since_s": WARM_UP_S, "until_s": DURATION_S, "ttft_objective_s": 0.5}
-    run = simulate_at(scenario, asked, scenario.rate)
+@pytest.mark.parametrize("gateways", [1, 8])
+def test_who_is_flooded_hardly_notices_however_many_gateways_there_are(gateways: int) -> None:
+    scenario, asked = SCENARIOS["flood"], Asked("flood", "gateway", gateways, 7, False)
+    window = {"since_s": WARM_UP_S, "until_s": DURATION_S - 5, "ttft_objective_s": 0.5}
+    setting = Setting(gateways=gateways, seed=asked.seed)
+    load = scenario.build(scenario.rate, asked.seed)
+    run = simulate(load, scenario.replicas, make_own(gateways), setting, until_s=DURATION_S)
     flooded = summarize_tenants(run.records, **window)["victim"]
     assert flooded.ok == flooded.requests
     assert flooded.ttft.p99 < 1.3 * measure_alone(scenario, asked)

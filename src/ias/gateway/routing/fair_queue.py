@@ -17,8 +17,9 @@ from ias.gateway.routing.loads import Place
 
 _KEPT_MAX: Final = 10_000
 _LOOKED_AT_MAX: Final = 16
-_MODEST: Final = 0.8
-"""Of the part that its weight gives it: who was given less than this much of that takes less than its part."""
+_MODEST: Final = 0.5
+"""Of the part that its weight gives it: who was given less than this much of that takes less than its part. What equals are given
+differs by a third from one moment to the next."""
 RECENT_S: Final = 2.0
 """Half-life of what counts as an org's recent work."""
 _HEARD_FRESH_S: Final = 5.0
@@ -50,11 +51,9 @@ class Share(NamedTuple):
 class Newcomer:
     """An org that came a moment ago, while others were here already: nobody knows yet how much it will ask for."""
 
-    __slots__ = ("_places", "part", "until")
+    __slots__ = ("_places", "until")
 
-    def __init__(self, part: float, until: float) -> None:
-        self.part = part
-        """Of all backends, by its weight among those who are here."""
+    def __init__(self, until: float) -> None:
         self.until = until
         self._places: list[Place] = []
 
@@ -62,10 +61,11 @@ class Newcomer:
         """It was given a place."""
         self._places.append(place)
 
-    def count_unbegun(self) -> int:
-        """Its requests whose answers have not begun."""
+    @property
+    def unbegun_tokens(self) -> int:
+        """Of its prompts whose answers have not begun, less what is probably cached."""
         self._places = [place for place in self._places if not place.has_begun]
-        return len(self._places)
+        return sum(place.pending for place in self._places)
 
 
 class _Org:
@@ -176,8 +176,7 @@ class FairQueue:
         org.is_new = False
         self._near[org_id] = org
         if self._weight_here:
-            part = org.weight / (org.weight + self._weight_here)
-            newcomer = self.newcomers[org_id] = Newcomer(part, now_s + _NEW_S)
+            newcomer = self.newcomers[org_id] = Newcomer(now_s + _NEW_S)
             if place is not None:
                 newcomer.note(place)
 

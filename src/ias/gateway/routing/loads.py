@@ -69,12 +69,13 @@ class Load:
 class Place:
     """A request's place at a backend."""
 
-    __slots__ = ("_is_held", "_pending", "_tokens", "has_begun", "load")
+    __slots__ = ("_is_held", "_tokens", "has_begun", "load", "pending")
 
     def __init__(self, load: Load, tokens: int, pending: int) -> None:
         self.load = load
         self._tokens = tokens
-        self._pending = pending
+        self.pending = pending
+        """Tokens of its prompt, less what is probably cached, until its answer begins."""
         self._is_held = True
         self.has_begun = False
         """Whether its answer has, or it is over."""
@@ -85,9 +86,9 @@ class Place:
 
     def begin(self) -> None:
         """The answer has begun: its prompt is computed."""
-        self.load.pending_tokens -= self._pending
-        self.load.burden -= self._pending
-        self._pending = 0
+        self.load.pending_tokens -= self.pending
+        self.load.burden -= self.pending
+        self.pending = 0
         self.has_begun = True
 
     def release(self) -> bool:

@@ -19,22 +19,19 @@ from ias.gateway.routing.asks import Ask
 from ias.gateway.routing.candidates import Survey, survey_backends
 from ias.gateway.routing.explanations import Layout
 from ias.gateway.routing.fair_queue import FairQueue, Share, Waiting
+from ias.gateway.routing.given_work import Kept
 from ias.gateway.routing.loads import Load, Place
 from ias.gateway.routing.prefixes import CUTS, PrefixTable
 from ias.gateway.routing.strategies import (
+    PENDING_TOKENS_MAX,
     Candidate,
     Guess,
-    Hidden,
     Ring,
     choose_least_tokens,
     choose_prefix,
     choose_priority,
     choose_weighted,
 )
-
-PENDING_TOKENS_MAX: Final = 2048
-"""Of prompts that a backend is given, by all gateways, before it has begun to answer them: one of vLLM's usual steps, and
-always one prompt. More would wait in its queue, where nobody's turn is heeded."""
 
 _OWNED: Final = 3
 """The beginning that has an owner is the third, where there are so many: 144 tokens."""
@@ -45,12 +42,14 @@ _TRUST_RATE: Final = 0.05
 _WORTH_WAITING_TOKENS: Final = 1000
 """A guess is waited for when it probably saves the computing of so many tokens."""
 _HEADROOM: Final = 4.0
-"""How much more than they use is kept free for those who take less than their part."""
+"""How much more than they use is kept free for those who take less than their part; a quarter to half of all backends."""
+_CROWD_TOKENS: Final = PENDING_TOKENS_MAX // 2
+"""Of a newcomer's prompts that are not begun: others keep out of its way, since it may have as many by every worker."""
 _NEVER: Final = float("inf")
 _SHORT_AFTER_S: Final = 0.3
 """Backends are kept free when requests have waited for so long without a break. Where there is enough, caches decide alone."""
-_KEPT_S: Final = 3
-"""For so many seconds as much is kept free as was needed in any of them: workers, who look at other moments, then agree on most."""
+_KEPT_S: Final = 3.0
+"""For so many seconds as much is kept free as was needed at most."""
 
 
 class Verdict(Enum):
@@ -95,12 +94,17 @@ class ModelRouter:
         self._modest: frozenset[str] = frozenset()
         self._kept: frozenset[str] = frozenset()
         self._surely_kept: frozenset[str] = frozenset()
-        """Those that others most probably keep free as well."""
+        """Those that all workers keep free."""
+        self._order: list[str] = []
+        """Ids of the backends that are to be had, the same in all workers: from its beginning they are kept free."""
+        self._spared: frozenset[str] = frozenset()
+        """The first half, which newcomers may not fill."""
         self._waits_since = _NEVER
-        self._is_short_until = 0.0
-        """While requests wait for longer than a moment, and for a while afterwards."""
-        self._needed: dict[int, int] = {}
-        """How many were to be kept free, by second."""
+        self.kept_needed = 0
+        """How many are to be kept free by what this worker sees."""
+        self._needed_until = 0.0
+        self._heard = Kept(0, 0)
+        self._heard_until = 0.0
 
     def update(
         self, route: ModelRoute, states: Mapping[str, BackendState], *, now_s: float, unix_s: float, sharers: int = 1
@@ -118,31 +122,38 @@ class ModelRouter:
         self.survey = survey_backends(route.backends, states, self.loads, now_s=now_s, unix_s=unix_s, sharers=sharers)
         weights = {c.weight for tier in self.survey.tiers for c in (*tier.stable, *tier.canary)}
         self._is_even = len(weights) <= 1
+        self._put_in_order()
         for name, reason in self.survey.reasons.items():
             if reason in ("unready", "cold", "failed_recently"):
                 self.loads[name].forget_cache()
 
+    def _put_in_order(self) -> None:
+        usual = self.survey.tiers[0].stable if self.survey.tiers else ()
+        order = sorted((c.backend_id for c in usual), key=lambda name: crc32(name.encode()))
+        if order != self._order:
+            self._order, self._spared = order, frozenset(order[: len(order) // 2])
+            self._kept = frozenset(order[: len(self._kept)])
+            self._surely_kept = frozenset(order[: len(self._surely_kept)])
+
     # -------------------------------------------------------------- choice
 
-    def ask(self, ask: Ask, *, is_queued: bool = False) -> Place | Verdict:
+    def ask(self, ask: Ask) -> Place | Verdict:
         """A place for a request, now."""
-        found = self._find_place(ask, is_queued=is_queued)
+        found = self._find_place(ask)
         if self.queue.newcomers and isinstance(found, Place):
             newcomer = self.queue.newcomers.get(ask.org_id)
             if newcomer is not None:
                 newcomer.note(found)
         return found
 
-    def _find_place(self, ask: Ask, *, is_queued: bool) -> Place | Verdict:
+    def _find_place(self, ask: Ask) -> Place | Verdict:
         survey = self.survey
         ask.obstacles = survey.reasons
         for stable, canary in survey.tiers:
             candidates = self._pick_group(ask, stable, canary) if canary or ask.tried else stable
             if candidates:
-                if self.queue.newcomers and self._has_its_part(ask):
-                    return Verdict.BUSY
                 if self._kept and ask.org_id not in self._modest:
-                    candidates = self._leave_free(candidates, is_queued=is_queued)
+                    candidates = _without(candidates, self._kept)
                     ask.left_free = self._kept
                 return self._place(ask, candidates)
         candidates = _untried(survey.last_resort, ask)[:1]
@@ -185,25 +196,6 @@ class ModelRouter:
             layout = self._layout = Layout(ask, self.backends)
         return layout.fill(ask)
 
-    def _has_its_part(self, ask: Ask) -> bool:
-        """Whether the org came a moment ago, and has not begun to be answered at as many backends as its weight gives it.
-
-        By the time that it is known how much it asks for, its prompts would be everywhere.
-        """
-        newcomer = self.queue.newcomers.get(ask.org_id)
-        if newcomer is None:
-            return False
-        part = max(1, int(newcomer.part * len(self.loads)) // self._sharers)
-        return newcomer.count_unbegun() >= part
-
-    def _leave_free(self, candidates: Sequence[Candidate], *, is_queued: bool) -> Sequence[Candidate]:
-        """Those that are not kept free for others; while nobody waits, these too when they have nothing to compute."""
-        return [
-            c
-            for c in candidates
-            if c.load.backend_id not in self._kept or (not is_queued and not c.load.pending_tokens)
-        ]
-
     def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
         policy = self.route.policy
         if policy.strategy != "prefix" or (policy.is_sticky and ask.session is not None):
@@ -213,8 +205,14 @@ class ModelRouter:
         names = ask.names
         matched = self.table.match(names)
         guess = None if matched or not names else Guess(self._ring.owner(names[:_OWNED][-1]), self.trust)
-        hidden = self._find_hidden(ask) if self._kept and self._sharers > 1 else None
-        chosen = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even)
+        free = None
+        if self._kept or self.queue.newcomers:
+            free = self._find_free(ask)
+            if not matched:
+                candidates = self._spare(ask, candidates)
+                if not candidates:
+                    return Verdict.BUSY
+        chosen = choose_prefix(ask, candidates, matched, guess, free, is_even=self._is_even)
         load = chosen.load
         ask.is_guess = guess is not None and load.backend_id == guess.owner
         if load.requests >= chosen.requests_max or load.pending_tokens >= self._pending_max:
@@ -223,7 +221,7 @@ class ModelRouter:
             candidates = [c for c in candidates if self._has_room(c)]
             if not candidates:
                 return Verdict.BUSY
-            load = choose_prefix(ask, candidates, matched, guess, hidden, is_even=self._is_even).load
+            load = choose_prefix(ask, candidates, matched, guess, free, is_even=self._is_even).load
         known = matched.get(load.cache, 0)
         if names and (not known or known < CUTS[len(names) - 1]):
             self.table.note(names, load.cache)
@@ -234,7 +232,7 @@ class ModelRouter:
         """By the strategies that know nothing of caches."""
         ask.looked_at = ask.burdens = ()
         policy = self.route.policy
-        roomy = [c for c in candidates if self._has_room(c)]
+        roomy = [c for c in self._spare(ask, candidates) if self._has_room(c)]
         if not roomy:
             return Verdict.BUSY
         if policy.is_sticky and ask.session is not None:
@@ -247,11 +245,24 @@ class ModelRouter:
             chosen = choose_priority(roomy)
         return Place(chosen.load, ask.tokens + ask.output_tokens, ask.tokens if ask.is_streamed else 0)
 
-    def _find_hidden(self, ask: Ask) -> Hidden | None:
-        """While orgs take more than their part, others' prompts are wherever nothing is kept free."""
-        if ask.org_id not in self._modest:
+    def _spare(self, ask: Ask, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Half of them for an org that came a moment ago and has a prompt somewhere that is not begun.
+
+        By the time that it is known how much it asks for, its prompts would be everywhere. All workers spare the same half.
+        """
+        newcomer = self.queue.newcomers.get(ask.org_id) if self.queue.newcomers else None
+        return _without(candidates, self._spared) if newcomer is not None and newcomer.unbegun_tokens else candidates
+
+    def _find_free(self, ask: Ask) -> frozenset[str] | None:
+        """Where there are none of the prompts that other workers send and this one cannot see; None: all are alike."""
+        if self._sharers == 1:
             return None
-        return Hidden(self._surely_kept, PENDING_TOKENS_MAX - self._pending_max)
+        if self._kept:
+            return self._surely_kept if ask.org_id in self._modest else None
+        if ask.org_id in self.queue.newcomers:
+            return None
+        crowds = any(one.unbegun_tokens >= _CROWD_TOKENS for one in self.queue.newcomers.values())
+        return self._spared if crowds else None
 
     def learn(self, ask: Ask, *, cached_tokens: int, output_tokens: int) -> None:
         """What of a prompt was found in the cache that it was sent to, and how long the answer was."""
@@ -277,32 +288,39 @@ class ModelRouter:
         """
         share = self.queue.share(now_s)
         self._modest = share.modest
-        count = self._count_kept(share, int(now_s)) if self._is_short(now_s) else 0
-        surely = min((count + 1) // 2, min(self._needed.values(), default=0))
+        needed = self._count_needed(share) if self._is_short(now_s) else 0
+        if needed >= self.kept_needed or now_s >= self._needed_until:
+            self.kept_needed, self._needed_until = needed, now_s + _KEPT_S
+        heard = self._heard if now_s < self._heard_until else Kept(0, 0)
+        count = max(self.kept_needed, heard.most)
+        surely = (heard.surely if self._sharers > 1 else 0) or count
         if count != len(self._kept) or surely != len(self._surely_kept):
-            order = sorted(self.loads, key=lambda name: crc32(name.encode()))
-            self._kept, self._surely_kept = frozenset(order[:count]), frozenset(order[:surely])
+            self._kept, self._surely_kept = frozenset(self._order[:count]), frozenset(self._order[:surely])
 
     def _is_short(self, now_s: float) -> bool:
         if not self.queue.length:
             self._waits_since = _NEVER
+        return now_s - self._waits_since >= _SHORT_AFTER_S
+
+    def _note_shortage(self, now_s: float) -> None:
+        """All who could be placed have been. While there is room left, those who wait do so for a cache."""
+        shut = self._kept | self._spared if self.queue.newcomers else self._kept
+        if any(self._has_room(c) for tier in self.survey.tiers[:1] for c in tier.stable if c.backend_id not in shut):
+            self._waits_since = _NEVER
         elif self._waits_since == _NEVER:
             self._waits_since = now_s
-        if now_s - self._waits_since >= _SHORT_AFTER_S:
-            self._is_short_until = now_s + _KEPT_S
-        return now_s < self._is_short_until
 
-    def _count_kept(self, share: Share, second: int) -> int:
-        backends = len(self.loads)
+    def _count_needed(self, share: Share) -> int:
+        backends = len(self._order)
         if not share.modest_work or not share.other_work or backends < 2:
-            self._needed.clear()
             return 0
         others_per_backend = share.other_work / (backends - len(self._kept))
-        needed = min(backends - 1, ceil(_HEADROOM * share.modest_work / others_per_backend))
-        if second not in self._needed:
-            self._needed = {at: count for at, count in self._needed.items() if second - _KEPT_S < at <= second}
-        self._needed[second] = max(needed, self._needed.get(second, 0))
-        return max(self._needed.values())
+        used = share.modest_work / others_per_backend
+        return min(max(ceil(_HEADROOM * used), backends // 4), backends // 2)
+
+    def hear_kept(self, kept: Kept, now_s: float) -> None:
+        """How many all workers together keep free."""
+        self._heard, self._heard_until = kept, now_s + _KEPT_S
 
     def next_placed(self, now_s: float) -> Iterator[tuple[Waiting, Place]]:
         """Who waits and is due a place, with the place, until there is none for anybody."""
@@ -310,14 +328,19 @@ class ModelRouter:
             self.look_at_shares(now_s)
         while self.queue.length:
             for waiting in self.queue.next():
-                found = self.ask(waiting.ask, is_queued=True)
+                found = self.ask(waiting.ask)
                 if isinstance(found, Place):
                     self.queue.remove(waiting)
                     yield waiting, found
                     break
             else:
+                self._note_shortage(now_s)
                 return
 
 
 def _untried(candidates: Sequence[Candidate], ask: Ask) -> Sequence[Candidate]:
     return [c for c in candidates if c.load.backend_id not in ask.tried] if ask.tried else candidates
+
+
+def _without(candidates: Sequence[Candidate], ids: frozenset[str]) -> Sequence[Candidate]:
+    return [c for c in candidates if c.load.backend_id not in ids]

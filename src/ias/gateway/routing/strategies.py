@@ -21,6 +21,9 @@ _POINTS: Final = 32
 """Of each backend on the ring."""
 
 
+PENDING_TOKENS_MAX: Final = 2048
+"""Of prompts that a backend is given, by all gateways, before it has begun to answer them: one of vLLM's usual steps, and
+always one prompt. More would wait in its queue, where nobody's turn is heeded."""
 STICKINESS: Final = 1.5
 """What a token that has to be computed weighs: above 1, since computing it also evicts another one."""
 OWNER_TOKENS: Final = 200
@@ -80,27 +83,19 @@ class Guess(NamedTuple):
     """The part of such prompts that was found there."""
 
 
-class Hidden(NamedTuple):
-    """What other gateways have probably sent to backends, and this one cannot see."""
-
-    free: frozenset[str]
-    """Those that are kept free of it."""
-    tokens: int
-    """Of prompts that are not begun, at each of the others."""
-
-
 def choose_prefix(
     ask: Ask,
     candidates: Sequence[Candidate],
     matched: dict[Cache, int],
     guess: Guess | None,
-    hidden: Hidden | None = None,
+    free: frozenset[str] | None = None,
     *,
     is_even: bool,
 ) -> Candidate:
     """The candidate that would probably begin to answer first.
 
-    `matched` is what of the prompt each cache is known to hold; `is_even` says that all candidates weigh the same.
+    `matched` is what of the prompt each cache is known to hold; `free` are the backends without prompts that this worker cannot
+    see, where others are full of them; `is_even` says that all candidates weigh the same.
     """
     prompt = STICKINESS * ask.tokens
     whole = int(prompt)  # whole numbers are added up and written down in half the time
@@ -115,10 +110,10 @@ def choose_prefix(
         for index, candidate in enumerate(candidates):
             if candidate.load.backend_id == owner:
                 burdens[index] -= ceil(OWNER_TOKENS + trust * prompt)
-    if hidden is not None:
+    if free is not None:
         for index, candidate in enumerate(candidates):
-            if candidate.load.backend_id not in hidden.free:
-                burdens[index] += hidden.tokens
+            if candidate.load.backend_id not in free:
+                burdens[index] += PENDING_TOKENS_MAX
     if not is_even:
         weighed = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
         ask.looked_at, ask.burdens = candidates, weighed
