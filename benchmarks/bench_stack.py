@@ -124,19 +124,19 @@ def answers(url: str, *, key: str, headers: dict[str, str], timeout_s: float) ->
     return False
 
 
-def push_documents(redis_url: str, upstream_url: str, key: str, backends: int = 1) -> None:
+def push_documents(redis_url: str, upstream_ports: list[int], key: str) -> None:
     """What the management services would have pushed: one org, project and key, one model, its price, three budgets."""
     client = redis.Redis.from_url(redis_url)
 
     def put(name: str, document: msgspec.Struct) -> None:
         client.set(name, msgspec.json.encode(document))
 
-    urls = {MODEL: upstream_url, BROKEN_MODEL: "http://127.0.0.1:9/v1"}
+    ports = {MODEL: upstream_ports, BROKEN_MODEL: [9]}
     put(redis_keys.org("org"), TenantRecord(version=1, id="org"))
     put(redis_keys.project("project"), TenantRecord(version=1, id="project"))
     put(
         redis_keys.api_key(digest_key(key)),
-        KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user", models=tuple(urls)),
+        KeyRecord(version=1, key_id="key", org_id="org", project_id="project", user_id="user", models=tuple(ports)),
     )
     routes = {
         name: ModelRoute(
@@ -145,10 +145,11 @@ def push_documents(redis_url: str, upstream_url: str, key: str, backends: int = 
             created=1700000000,
             context_length=8192,
             backends=tuple(
-                Backend(id=f"backend-{name}-{number}", url=url, upstream_model=name) for number in range(backends)
+                Backend(id=f"backend-{name}-{port}", url=f"http://127.0.0.1:{port}/v1", upstream_model=name)
+                for port in served_at
             ),
         )
-        for name, url in urls.items()
+        for name, served_at in ports.items()
     }
     put(redis_keys.ROUTES, RouteTable(version=1, models=routes))
     price = Price(
@@ -160,7 +161,7 @@ def push_documents(redis_url: str, upstream_url: str, key: str, backends: int = 
         cached_input_nano_usd_per_million=75_000_000,
         output_nano_usd_per_million=600_000_000,
     )
-    put(redis_keys.PRICES, PriceTable(version=1, prices=dict.fromkeys(urls, (price,))))
+    put(redis_keys.PRICES, PriceTable(version=1, prices=dict.fromkeys(ports, (price,))))
     budget = Budget(
         id="budget", scope_kind="org", scope_id="org", window="month", limit_nano_usd=8_000_000 * 10**9, mode="hard"
     )
@@ -195,26 +196,27 @@ def run_stack(
 ) -> Iterator[Stack]:
     """Everything, ready for load; `events` and their interval are the backend's, `gateway` the worker's command.
 
-    Several `backends` are all at one address, so that what the choice among them costs is all that differs.
+    Several `backends` are one process at as many ports: nginx takes them in turn, the gateway chooses.
     """
-    redis_port, upstream_port, nginx_port, gateway_port = (free_port() for _ in range(4))
+    redis_port, nginx_port, gateway_port, *upstream_ports = (free_port() for _ in range(3 + backends))
     redis_url = f"redis://127.0.0.1:{redis_port}/0"
     key = generate_key()
     with ExitStack() as stack:
         redis_server = stack.enter_context(
             process("redis-server", "--port", str(redis_port), "--save", "", "--appendonly", "no", cwd=directory)
         )
-        upstream = (str(HERE / "upstream.py"), str(upstream_port), str(events), str(interval_ms))
+        upstream = (str(HERE / "upstream.py"), ",".join(map(str, upstream_ports)), str(events), str(interval_ms))
         stack.enter_context(process(sys.executable, *upstream, cwd=directory))
         configuration = (HERE / "nginx.conf.template").read_text()
-        configuration = configuration.replace("@PORT@", str(nginx_port)).replace("@UPSTREAM_PORT@", str(upstream_port))
+        servers = " ".join(f"server 127.0.0.1:{port};" for port in upstream_ports)
+        configuration = configuration.replace("@PORT@", str(nginx_port)).replace("@BACKENDS@", servers)
         (directory / "nginx.conf").write_text(configuration)
         nginx = stack.enter_context(
             process("nginx", "-p", str(directory), "-c", str(directory / "nginx.conf"), cwd=directory)
         )
-        for port in (redis_port, upstream_port, nginx_port):
+        for port in (redis_port, *upstream_ports, nginx_port):
             wait_for_port(port)
-        push_documents(redis_url, f"http://127.0.0.1:{upstream_port}/v1", key, backends)
+        push_documents(redis_url, upstream_ports, key)
         command = gateway or [sys.executable, "-m", "ias.gateway.worker"]
         worker = stack.enter_context(
             process(*command, "0", str(gateway_port), cwd=directory, env=gateway_environment(redis_url, directory))
@@ -228,5 +230,5 @@ def run_stack(
             gateway=Target("IAS gateway", worker.pid, f"http://127.0.0.1:{gateway_port}{path}"),
             redis_pid=redis_server.pid,
             redis_url=redis_url,
-            upstream_port=upstream_port,
+            upstream_port=upstream_ports[0],
         )

@@ -1,14 +1,15 @@
 """An instant OpenAI-shaped backend, cheap enough not to be what is measured.
 
-    python benchmarks/upstream.py PORT [EVENTS=64] [INTERVAL_MS=0]
+    python benchmarks/upstream.py PORT[,PORT...] [EVENTS=64] [INTERVAL_MS=0]
 
-An unstreamed request gets one JSON answer with usage; a stream gets EVENTS content events, a usage event and [DONE]. A GET
-gets the list of models, whatever it asks for: health checks are content with that.
+Each port is a backend of its own to whoever asks. An unstreamed request gets one JSON answer with usage; a stream gets EVENTS
+content events, a usage event and [DONE]. A GET gets the list of models, whatever it asks for: health checks are content with that.
 """
 
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 
 import uvloop
 
@@ -112,14 +113,18 @@ class Connection(asyncio.Protocol):
             loop.call_soon(self._send_next)
 
 
-async def serve(port: int, events: int, interval_s: float) -> None:
+async def serve(ports: list[int], events: int, interval_s: float) -> None:
     answer, stream = build_answer(), build_events(events)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(answer, stream, interval_s), "127.0.0.1", port, backlog=4096
-    )
-    await server.serve_forever()
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as running:
+        for port in ports:
+            server = await loop.create_server(
+                lambda: Connection(answer, stream, interval_s), "127.0.0.1", port, backlog=4096
+            )
+            await running.enter_async_context(server)
+        await loop.create_future()
 
 
 if __name__ == "__main__":
-    numbers = [float(text) for text in sys.argv[1:]] + [64.0, 0.0][len(sys.argv) - 2 :]
-    uvloop.run(serve(int(numbers[0]), int(numbers[1]), numbers[2] / 1000))
+    numbers = [float(text) for text in sys.argv[2:]] + [64.0, 0.0][len(sys.argv) - 2 :]
+    uvloop.run(serve([int(port) for port in sys.argv[1].split(",")], int(numbers[0]), numbers[1] / 1000))

@@ -38,6 +38,7 @@ MODULES = (
     "event_stream",
     "exchange",
     "json_splice",
+    "known_body",
     "known_head",
     "metrics",
     "pipeline",

@@ -7,15 +7,12 @@ case by the real cost, and the tokens that were expected by those that were used
 
 from typing import Any, Final
 
-from msgspec import UNSET
-
 from ias.contracts.money import TOKENS_PER_PRICE
 from ias.contracts.spending import Price, find_in_force
 from ias.gateway.budget_refusals import over_budget
 from ias.gateway.context import Gateway
 from ias.gateway.errors import model_unpriced, redis_away, unavailable
 from ias.gateway.exchange import NEXT, WAIT, Exchange, Progress
-from ias.gateway.peek import ChatPeek, Peek
 from ias.gateway.rate_limits import limit_headers, over_limit
 from ias.gateway.redis_connection import RedisAwayError
 from ias.gateway.snapshots import Principal
@@ -100,66 +97,36 @@ def _let_through(exchange: Exchange, gateway: Gateway, principal: Principal) -> 
 # ------------------------------------------------------------------ the worst case
 
 
-def requested_output_tokens(exchange: Exchange) -> int | None:
-    """The output limit the client set; the largest, where it set several: engines differ in which they prefer.
-
-    A limit that engines do not know on this endpoint is none.
-    """
-    honoured = exchange.endpoint.output_limits
-    largest: int | None = None
-    is_honoured = False
-    for name, limit in exchange.peek.output_limits():
-        if limit is not None:
-            is_honoured = is_honoured or name in honoured
-            if largest is None or limit > largest:
-                largest = limit
-    return largest if is_honoured else None
-
-
 def find_output_cap(exchange: Exchange) -> int | None:
     """The model's own output limit where the client asked for more or for no limit; None leaves the request's."""
     cap = exchange.route.output_tokens_max
     if cap is None or exchange.endpoint.output_limit is None:
         return None
-    requested = requested_output_tokens(exchange)
+    requested = exchange.reading.output_tokens
     return cap if requested is None or requested > cap else None
 
 
 def bound_input_tokens(exchange: Exchange) -> int:
     """No fewer than the engine will count: a token is at least one byte of the body."""
-    peek, body = exchange.peek, exchange.request.body
+    reading, body = exchange.reading, exchange.request.body
     context_length = exchange.route.context_length
     size = len(body) + _TEMPLATE_TOKENS
-    if peek.tools is not UNSET:
+    if reading.uses_tools:
         size += len(body)  # templates print tools with white space of their own
-    if peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET or _has_foreign_content(peek, body):
+    if reading.replaces_template or reading.has_foreign_content:
         size = context_length
     if exchange.endpoint.output_limit is None:  # embeddings: many inputs, each as long as the context
         return size
-    longest = context_length * exchange.prompts
+    longest = context_length * reading.prompts
     return min(longest, size)
-
-
-def _has_foreign_content(peek: Peek, body: bytes | bytearray) -> bool:
-    """Whether there may be images, audio or files, whose tokens have nothing to do with the length of the body.
-
-    Searching a body costs 5 ns a byte, so it is done only where content may have parts at all.
-    """
-    if type(peek) is ChatPeek and peek.messages is not None:
-        for message in peek.messages:
-            if not message.is_text():
-                break
-        else:
-            return False
-    return b'_url"' in body or b'"input_' in body or b'"file"' in body
 
 
 def bound_output_tokens(exchange: Exchange) -> int:
     """No fewer than the engine may make, over all choices."""
     if exchange.endpoint.output_limit is None:
         return 0
-    limit = exchange.output_tokens_max or requested_output_tokens(exchange) or exchange.route.context_length
-    return min(limit, exchange.route.context_length) * exchange.choices
+    limit = exchange.output_tokens_max or exchange.reading.output_tokens or exchange.route.context_length
+    return min(limit, exchange.route.context_length) * exchange.reading.choices
 
 
 def bound_cost(exchange: Exchange, price: Price) -> int:
@@ -180,17 +147,17 @@ def expect_tokens(exchange: Exchange) -> int:
     Not the worst case, which would let few requests in at a time: a token is four bytes, content other than text counts as a page
     of it, and output is what the client allows for, or a page where it sets no limit.
     """
-    peek, body = exchange.peek, exchange.request.body
-    tokens = _TOKENS_OF_A_PAGE if _has_foreign_content(peek, body) else -(-len(body) // _BYTES_PER_TOKEN)
+    reading = exchange.reading
+    tokens = _TOKENS_OF_A_PAGE if reading.has_foreign_content else -(-len(exchange.request.body) // _BYTES_PER_TOKEN)
     if exchange.endpoint.output_limit is None:
         return tokens
-    limit = requested_output_tokens(exchange)
+    limit = reading.output_tokens
     if limit is None:
         limit = _TOKENS_OF_A_PAGE
     if exchange.output_tokens_max is not None:
         limit = min(limit, exchange.output_tokens_max)
     context_length = exchange.route.context_length
-    return min(tokens, context_length * exchange.prompts) + min(limit, context_length) * exchange.choices
+    return min(tokens, context_length * reading.prompts) + min(limit, context_length) * reading.choices
 
 
 # ------------------------------------------------------------------ reserving it
@@ -265,7 +232,7 @@ def lower_output_limit(exchange: Exchange, remaining_nano_usd: int) -> bool:
         return False
     input_price = max(price.input_nano_usd_per_million, price.cached_input_nano_usd_per_million)
     left = (remaining_nano_usd - price.request_nano_usd) * TOKENS_PER_PRICE - bound_input_tokens(exchange) * input_price
-    tokens = left // (price.output_nano_usd_per_million * exchange.choices)
+    tokens = left // (price.output_nano_usd_per_million * exchange.reading.choices)
     if tokens < 1:
         return False
     exchange.output_tokens_max = tokens

@@ -28,9 +28,9 @@ class Credentials(NamedTuple):
 def authenticate(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set `exchange.principal`, from memory or by a look-up that the exchange waits for."""
     request = exchange.request
-    credentials = request.credentials
+    credentials = request.notes.credentials
     if credentials is None:
-        credentials = request.credentials = _read_credentials(request.headers)
+        credentials = request.notes.credentials = _read_credentials(request.headers)
     principal = gateway.snapshots.find_principal(credentials.digest)
     if principal is not None:
         return _accept(exchange, principal, credentials)

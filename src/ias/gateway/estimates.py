@@ -51,9 +51,9 @@ def estimate_stream(
     """
     if not exchange.endpoint.has_named_events:
         if _carries_nothing(first):
-            events -= exchange.choices
+            events -= exchange.reading.choices
         endings = sum(1 for line in _finish_lines(last) if _carries_nothing(line))
-        events -= exchange.choices if ended and endings else endings
+        events -= exchange.reading.choices if ended and endings else endings
     return TokenCounts(estimate_input(exchange), 0, _bounded(exchange, events), estimated=True)
 
 

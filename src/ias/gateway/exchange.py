@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ias.gateway.authenticate import Credentials
     from ias.gateway.context import Gateway
     from ias.gateway.endpoints import Endpoint
+    from ias.gateway.known_body import KnownBody
     from ias.gateway.pipeline import Pipeline
+    from ias.gateway.read_body import Reading
     from ias.gateway.relay import Relay
     from ias.gateway.routers import Desk
     from ias.gateway.routing.asks import Ask
@@ -39,12 +41,30 @@ WAIT: Final = Progress.WAIT
 
 Stage = Callable[["Exchange", "Gateway"], Progress]
 
+BODY_LESSONS_MAX: Final = 8
+"""Bodies under one head whose shape is remembered, each in place of the one before, until that is given up."""
+
 
 class Plan(NamedTuple):
     """What follows from a request's head alone: where it goes and through which stages."""
 
     endpoint: "Endpoint"
     stages: tuple[Stage, ...]
+
+
+class HeadNotes:
+    """What was found out about a head and the bodies under it: shared by all requests of a connection that repeat it."""
+
+    __slots__ = ("credentials", "known_body", "lessons_left", "plan")
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        """Set when the first of them begins."""
+        self.credentials: Credentials | None = None
+        """Set by `authenticate`."""
+        self.known_body: KnownBody | None = None
+        """Set by `authorize`, for the second of them and later ones."""
+        self.lessons_left = BODY_LESSONS_MAX
 
 
 class Request:
@@ -64,13 +84,13 @@ class Request:
     """How many Host headers it has."""
     fault: str | None = None
     """Why its head cannot be served."""
-    plan: Plan | None = None
-    """Set when the request begins."""
-    credentials: "Credentials | None" = None
-    """Set by `authenticate`."""
+    is_repeat = False
+    """Whether its head was known."""
+    notes: HeadNotes
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
+        self.notes = HeadNotes()
 
     def repeat(self, body: bytes) -> "Request":
         """A request with the same head, HTTP/1.1 and complete, and another body.
@@ -81,9 +101,8 @@ class Request:
         again.method = self.method
         again.path = self.path
         again.headers = self.headers
-        again.plan = self.plan
-        again.credentials = self.credentials
-        again.is_complete = True
+        again.notes = self.notes
+        again.is_complete = again.is_repeat = True
         again.body = body
         again.body_bytes = again.content_length = len(body)
         return again
@@ -148,15 +167,14 @@ class Exchange:
     # authenticate
     principal: "Principal | None" = None
     # authorize
+    reading: "Reading"
     peek: Any = None
+    """What `reading` was made of."""
     model: str = ""
     route: ModelRoute
     notice: bytes = b""
     """What the client is told of a deprecated model, as header lines."""
     streamed: bool = False
-    prompts: int = 1
-    choices: int = 1
-    """Answers the engine makes: each may use all of the output limit."""
     # admit
     price: Price | None = None
     plan: "AdmissionPlan | None" = None

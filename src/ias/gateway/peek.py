@@ -1,6 +1,6 @@
 """The few members of a request body that the gateway acts on; all others pass through unread and untouched."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -101,6 +101,15 @@ class ChatPeek(Peek):
     """`/v1/chat/completions`."""
 
     messages: list[Message] | None = None
+
+
+class TextMessage(msgspec.Struct):
+    """A message whose content is text or nothing."""
+
+    content: str | UnsetType | None = UNSET
+
+
+TEXT_MESSAGES: Final = msgspec.json.Decoder(list[TextMessage])
 
 
 class CompletionPeek(Peek):

@@ -65,9 +65,9 @@ class Pipeline:
     def begin(self, request: Request, client: Client) -> Exchange:
         """Take a request whose head is complete through its stages."""
         gateway = self.gateway
-        plan = request.plan
+        plan = request.notes.plan
         if plan is None:
-            plan = request.plan = _plan(request)
+            plan = request.notes.plan = _plan(request)
         exchange = Exchange(self, request, client, gateway.request_ids.make())
         exchange.endpoint, stages = plan
         tracing = gateway.tracing

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -11,6 +11,9 @@ from msgspec import UNSET
 from ias.gateway.errors import Refusal, invalid, unparsable_body
 from ias.gateway.json_splice import Buffer, list_members
 from ias.gateway.peek import ChatPeek, CompletionPeek, Decoder, EmbeddingPeek, Peek, ResponsePeek
+
+if TYPE_CHECKING:
+    from ias.gateway.endpoints import Endpoint
 
 CHOICES_MAX: Final = 128
 _METADATA_ENTRIES_MAX: Final = 16
@@ -38,6 +41,86 @@ _TYPE_NAMES: Final[Mapping[str, str]] = {
     "object": "an object",
     "null": "null",
 }
+
+
+class Reading:
+    """What the gateway makes of a body: all but the wording of its prompt."""
+
+    __slots__ = (
+        "choices",
+        "has_foreign_content",
+        "has_policed",
+        "model",
+        "output_tokens",
+        "peek",
+        "prompts",
+        "replaces_template",
+        "streamed",
+        "uses_tools",
+    )
+
+    def __init__(self, body: Buffer, peek: Peek, output_limits: tuple[str, ...]) -> None:
+        self.peek = peek
+        self.model = peek.model or ""
+        """The name that the client used: the model's own or an alias of it."""
+        self.streamed = bool(peek.stream)
+        self.prompts = _count_prompts(peek) if type(peek) is CompletionPeek else 1
+        self.choices = self.prompts * max(peek.n or 1, peek.best_of or 1)
+        """Answers the engine makes: each may use all of the output limit."""
+        self.output_tokens = _find_output_limit(peek, output_limits)
+        self.has_foreign_content = _has_foreign_content(body, peek)
+        """Whether there may be images, audio or files, whose tokens have nothing to do with the length of the body."""
+        self.has_policed = peek.has_policed()
+        self.uses_tools = peek.tools is not UNSET
+        self.replaces_template = peek.chat_template is not UNSET or peek.prompt_embeds is not UNSET
+        """Whether what the engine reads is nothing that could be told from the body."""
+
+
+def read_body(body: Buffer, endpoint: "Endpoint") -> Reading:
+    """Read a body as its endpoint asks.
+
+    Raises:
+        Refusal: 400.
+    """
+    if endpoint.decoder is None or endpoint.check is None:
+        raise AssertionError("only an inference endpoint has bodies")
+    peek = read_peek(endpoint.decoder, body)
+    endpoint.check(peek)
+    return Reading(body, peek, endpoint.output_limits)
+
+
+def _count_prompts(peek: CompletionPeek) -> int:
+    """How many prompts one request holds: `/v1/completions` takes a list of them."""
+    prompt = peek.prompt
+    if isinstance(prompt, list) and prompt and bytes(memoryview(prompt[0])[:1]) in (b'"', b"["):
+        return len(prompt)
+    return 1
+
+
+def _find_output_limit(peek: Peek, honoured: tuple[str, ...]) -> int | None:
+    """The output limit the client set; the largest, where it set several: engines differ in which they prefer.
+
+    A limit that engines do not know on this endpoint is none.
+    """
+    largest: int | None = None
+    is_honoured = False
+    for name, limit in peek.output_limits():
+        if limit is not None:
+            is_honoured = is_honoured or name in honoured
+            if largest is None or limit > largest:
+                largest = limit
+    return largest if is_honoured else None
+
+
+def _has_foreign_content(body: Buffer, peek: Peek) -> bool:
+    """Searching a body costs 5 ns a byte, so it is done only where content may have parts at all."""
+    if type(peek) is ChatPeek and peek.messages is not None:
+        for message in peek.messages:
+            if not message.is_text():
+                break
+        else:
+            return False
+    return b'_url"' in body or b'"input_' in body or b'"file"' in body
 
 
 def read_peek(decoder: Decoder, body: Buffer) -> Any:

@@ -146,7 +146,7 @@ class Relay:
                 client_wants_usage=options is not None and options.include_usage is True,
                 client_wants_continuous=options is not None and options.continuous_usage_stats is True,
                 upstream_model=self._backend.upstream_model,
-                public_model=exchange.peek.model,
+                public_model=exchange.reading.model,
                 names_reasoning_twice=self._backend.vllm_extensions,
             ),
             framing=framing,
@@ -314,7 +314,7 @@ class Relay:
         refusal = refusal_of(
             head.status,
             body,
-            public_model=exchange.peek.model,
+            public_model=exchange.reading.model,
             upstream_model=self._backend.upstream_model,
             retry_after=head.retry_after,
         )
@@ -339,7 +339,7 @@ class Relay:
         exchange.was_served = True
         if self._backend.vllm_extensions and body.find(reasoning.MARK) >= 0:
             body = reasoning.name_twice(body)
-        asked_model = exchange.peek.model  # the model's name or an alias of it: the client sees the one it used
+        asked_model = exchange.reading.model  # the model's name or an alias of it: the client sees the one it used
         if self._backend.upstream_model != asked_model:
             body = edit_object(body, put={"model": msgspec.json.encode(asked_model)})
         exchange.answer(200, body)

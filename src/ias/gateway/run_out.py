@@ -36,7 +36,7 @@ def has_run_out(exchange: Exchange, stream: EventStream) -> bool:
         usage = stream.usage
         if usage is not None:
             return usage.output_tokens > bound
-        return stream.events - _EMPTY_EVENTS_PER_CHOICE * exchange.choices > bound + bound // 8 + _SLACK
+        return stream.events - _EMPTY_EVENTS_PER_CHOICE * exchange.reading.choices > bound + bound // 8 + _SLACK
     return False
 
 
@@ -52,7 +52,7 @@ def closing_events(exchange: Exchange, stream: EventStream, *, with_usage: bool)
         "model": exchange.model,
     }
     nothing: dict[str, object] = {"text": ""} if is_text else {"delta": {}}
-    choices = [{"index": n, **nothing, "finish_reason": "length"} for n in range(exchange.choices)]
+    choices = [{"index": n, **nothing, "finish_reason": "length"} for n in range(exchange.reading.choices)]
     ended = {**names, "choices": choices, "ias": {"code": CODE, "message": MESSAGE}}
     if not with_usage:
         return [msgspec.json.encode(ended)]

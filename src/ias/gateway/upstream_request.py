@@ -86,7 +86,7 @@ class UpstreamRequests:
         peek = exchange.peek
         put: dict[str, bytes] = {}
         collides = False
-        if backend.upstream_model != peek.model:
+        if backend.upstream_model != exchange.reading.model:
             put["model"] = _encode(backend.upstream_model)
             collides = True
         if exchange.streamed and not exchange.endpoint.has_named_events:
@@ -101,7 +101,7 @@ class UpstreamRequests:
         if self._salts and backend.vllm_extensions:
             put["cache_salt"] = self._salt(exchange)
         body = exchange.request.body
-        policed = peek.has_policed()
+        policed = exchange.reading.has_policed
         if collides or policed:
             return edit_object(body, put=put, remove=POLICED.difference(put) if policed else _NOTHING)
         if put:

@@ -1,0 +1,102 @@
+"""A body told by its shape means what it means when all of it is read."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ias.gateway.endpoints import CHAT_COMPLETIONS
+from ias.gateway.known_body import KnownBody
+from ias.gateway.read_body import Reading, read_body
+
+TEXTS = st.text(max_size=20) | st.sampled_from(['"model":"x"', '","stream":true,"a":"', "]", '\\"}],"n":9', "é", "\\"])
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "system"])}, optional={"content": TEXTS | st.none()}), min_size=1
+)  # fmt: skip
+OTHERS = st.fixed_dictionaries(
+    {"model": st.sampled_from(["m", "n"])},
+    optional={
+        "stream": st.booleans(),
+        "n": st.integers(1, 4),
+        "max_tokens": st.integers(1, 9),
+        "cache_salt": st.text(max_size=3),
+        "tools": st.just([{"type": "function", "function": {"name": "f", "parameters": {"messages": [1]}}}]),
+        "metadata": st.just({"messages": "x"}),
+    },
+)
+
+
+def encode(others: dict[str, Any], messages: object, *, last: bool, spaced: bool) -> bytes:
+    members = {**others, "messages": messages} if last else {"messages": messages, **others}
+    return json.dumps(members, separators=None if spaced else (",", ":"), ensure_ascii=spaced).encode()
+
+
+def read(body: bytes) -> Reading:
+    return read_body(body, CHAT_COMPLETIONS)
+
+
+def learn(body: bytes) -> KnownBody:
+    known = KnownBody.learn(body, read(body))
+    assert known is not None
+    return known
+
+
+def facts(reading: Reading) -> dict[str, Any]:
+    names = [name for name in Reading.__slots__ if name != "peek"]
+    return {name: getattr(reading, name) for name in names}
+
+
+@given(OTHERS, MESSAGES, MESSAGES, st.booleans(), st.booleans())
+def test_other_messages_of_text_do_not_change_what_a_body_says(
+    others: dict[str, Any], before: object, now: object, last: bool, spaced: bool
+) -> None:
+    known = learn(encode(others, before, last=last, spaced=spaced))
+    body = encode(others, now, last=last, spaced=spaced)
+    assert known.fits(body)
+    assert facts(known.reading) == facts(read(body))
+
+
+@given(OTHERS, OTHERS, MESSAGES, MESSAGES, st.booleans())
+def test_a_body_with_other_members_is_read_anew(
+    before: dict[str, Any], now: dict[str, Any], some: object, others: object, last: bool
+) -> None:
+    known = learn(encode(before, some, last=last, spaced=False))
+    body = encode(now, others, last=last, spaced=False)
+    assert known.fits(body) == (list(before.items()) == list(now.items()))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b'[{"content":"a"}],"stream":true,"x":[{"content":"b"}]',
+        b'[{"content":"a"}],"messages":[{"content":"b"}]',
+        b'[{"content":"a"}]}',
+        b'[{"content":"a"}] ,"n":2',
+        b"[]",
+        b"[1]",
+        b'"a"',
+        b"",
+        b'[{"content":"a"}',
+        b'[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]',
+        b'[{"content":5}]',
+        b'[{"content":"\xff"}]',
+        b'[{"content":"\\ud800"}]',
+        b"[" * 100_000,
+    ],
+)
+def test_nothing_but_messages_of_text_passes_for_them(between: bytes) -> None:
+    known = learn(b'{"model":"m","messages":[{"content":"Hi"}],"max_tokens":5}')
+    assert not known.fits(b'{"model":"m","messages":' + between + b',"max_tokens":5}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]}',
+        b'{"model":"m","messages":[{"content":"Hi"}],"x":"%b"}' % (b"y" * 20_000),
+    ],
+)
+def test_bodies_with_images_or_much_beside_the_messages_are_not_remembered(body: bytes) -> None:
+    assert KnownBody.learn(body, read(body)) is None
