@@ -18,7 +18,7 @@ from ias.gateway.access_log import AccessLine
 from ias.gateway.endpoints import CHAT_COMPLETIONS
 from ias.gateway.record_lines import RecordLines, Timing
 from ias.gateway.snapshots import Principal
-from ias.gateway.usage import TokenCounts
+from ias.gateway.token_counts import TokenCounts
 
 if record_lines.__file__.endswith(".so"):
     pytest.skip("compiled lines take nothing but real exchanges", allow_module_level=True)

@@ -70,7 +70,7 @@ def _find_price(exchange: Exchange, gateway: Gateway, principal: Principal, now:
         if own is not None:
             return own
     prices = gateway.snapshots.prices or gateway.snapshots.last_prices
-    price = prices.find(exchange.model, now) if prices is not None else None
+    price = None if prices is None else find_in_force(prices.prices.get(exchange.model, ()), now)
     if price is None and (principal.unpriced or gateway.settings.gateway_unpriced) == "refuse":
         raise model_unpriced(exchange.model)
     return price

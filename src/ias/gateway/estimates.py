@@ -12,7 +12,7 @@ import msgspec
 
 from ias.gateway.admit import bound_input_tokens, bound_output_tokens
 from ias.gateway.exchange import Exchange
-from ias.gateway.usage import TokenCounts
+from ias.gateway.token_counts import TokenCounts
 
 _BYTES_PER_TOKEN = 4
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')

@@ -16,7 +16,7 @@ from ias.gateway.normalise import normalise_event_error
 from ias.gateway.read_usage import read_chunk, read_usage, to_counts
 from ias.gateway.response_events import LAST_EVENTS, error_event, find_kind, rename_model
 from ias.gateway.sse import Event, EventScanner, EventTooLargeError, format_event
-from ias.gateway.usage import TokenCounts
+from ias.gateway.token_counts import TokenCounts
 
 Framing = Literal["chunked", "length", "close"]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ias.gateway.routing.fair_queue import Waiting
     from ias.gateway.routing.loads import Load, Place
     from ias.gateway.snapshots import Principal
+    from ias.gateway.token_counts import TokenCounts
     from ias.gateway.tracing import Trace
-    from ias.gateway.usage import TokenCounts
 
 
 class Progress(Enum):
@@ -244,7 +244,7 @@ class Exchange:
         self.first_byte_at = now = perf_counter()
         return b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%b%b%b" % (
             self.request_id.encode(),
-            (now - self.started) * 1000,
+            int((now - self.started) * 1000),
             self.backend_lines,
             self.limit_headers,
             self.notice,

@@ -53,6 +53,7 @@ class Reading:
         "model",
         "output_tokens",
         "peek",
+        "prompt_at",
         "prompts",
         "replaces_template",
         "streamed",
@@ -65,6 +66,7 @@ class Reading:
         """The name that the client used: the model's own or an alias of it."""
         self.streamed = bool(peek.stream)
         self.prompts = _count_prompts(peek) if type(peek) is CompletionPeek else 1
+        self.prompt_at = _find_prompt(body)
         self.choices = self.prompts * max(peek.n or 1, peek.best_of or 1)
         """Answers the engine makes: each may use all of the output limit."""
         self.output_tokens = _find_output_limit(peek, output_limits)
@@ -87,6 +89,15 @@ def read_body(body: Buffer, endpoint: "Endpoint") -> Reading:
     peek = read_peek(endpoint.decoder, body)
     endpoint.check(peek)
     return Reading(body, peek, endpoint.output_limits)
+
+
+def _find_prompt(body: Buffer) -> int:
+    """Where the prompt begins: what stands before it differs between requests whose prompts do not."""
+    for name in (b'"messages"', b'"prompt"', b'"input"'):
+        at = body.find(name)
+        if at >= 0:
+            return at
+    return 0
 
 
 def _count_prompts(peek: CompletionPeek) -> int:

@@ -5,7 +5,8 @@ from typing import Final
 import msgspec
 
 from ias.contracts.usage_messages import COUNT_MAX
-from ias.gateway.usage import Answer, ReportedUsage, StreamedChunk, TokenCounts
+from ias.gateway.token_counts import TokenCounts
+from ias.gateway.usage import Answer, ReportedUsage, StreamedChunk
 
 _answer_decoder: Final = msgspec.json.Decoder(Answer)
 _usage_decoder: Final = msgspec.json.Decoder(ReportedUsage)

@@ -32,14 +32,19 @@ def _routing(exchange: Exchange) -> str:
     return f',"candidates":{desk.router.explain(ask)}{waited}'
 
 
-class Timing(msgspec.Struct, frozen=True, gc=False):
+class Timing:
     """When a request was over and how long it took; as numbers and, in milliseconds, as they are written."""
 
-    occurred_at: str
-    duration_s: float
-    duration_ms: str
-    ttft_s: float | None
-    ttft_ms: str | None
+    __slots__ = ("duration_ms", "duration_s", "occurred_at", "ttft_ms", "ttft_s")
+
+    def __init__(
+        self, occurred_at: str, duration_s: float, duration_ms: str, ttft_s: float | None, ttft_ms: str | None
+    ) -> None:
+        self.occurred_at = occurred_at
+        self.duration_s = duration_s
+        self.duration_ms = duration_ms
+        self.ttft_s = ttft_s
+        self.ttft_ms = ttft_ms
 
 
 class RecordLines:

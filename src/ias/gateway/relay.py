@@ -29,8 +29,8 @@ from ias.gateway.route import make_ask, note_wait, take_place
 from ias.gateway.routers import backend_lines
 from ias.gateway.routing.loads import Place
 from ias.gateway.run_out import CODE, MESSAGE, closing_events, has_run_out
+from ias.gateway.token_counts import TokenCounts
 from ias.gateway.upstream import EVENT_STREAM, PoolFullError, UpstreamConnection, UpstreamHead
-from ias.gateway.usage import TokenCounts
 
 _ERROR_BYTES_MAX: Final = 1_048_576
 _RETRIED_STATUSES: Final = frozenset({429, 500, 502, 503, 504})

@@ -9,7 +9,8 @@ from time import time_ns
 from typing import Final
 
 _BATCH: Final = 256
-_VARIANTS: Final = "89ab"
+_VARIANTS: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The two bits of the variant in place of a digit's upper two."""
 
 
 class RequestIds:
@@ -40,6 +41,6 @@ def _make_tails() -> list[tuple[str, str]]:
     tails = []
     for i in range(0, len(digits), 20):
         third, last = digits[i : i + 3], digits[i + 7 : i + 19]
-        fourth = _VARIANTS[int(digits[i + 3], 16) & 3] + digits[i + 4 : i + 7]
+        fourth = _VARIANTS[digits[i + 3]] + digits[i + 4 : i + 7]
         tails.append((f"7{third}{fourth}{last}", f"-7{third}-{fourth}-{last}"))
     return tails

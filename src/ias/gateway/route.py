@@ -104,7 +104,7 @@ def make_ask(exchange: Exchange, desk: Desk) -> Ask:
     if b"x-ias-priority" in exchange.request.headers:
         ask.priority = find_priority(exchange)
     if policy.strategy == "prefix":
-        ask.names = name_beginnings(body, principal.prompt_salt, _find_prompt(body))
+        ask.names = name_beginnings(body, principal.prompt_salt, exchange.reading.prompt_at)
     if policy.is_sticky or policy.canary_percent:
         ask.session = find_session(exchange)
     return ask
@@ -116,15 +116,6 @@ def find_priority(exchange: Exchange) -> Priority:
     if header is None:
         return "normal"
     return next((priority for priority in PRIORITIES if priority.encode() == header.strip().lower()), "normal")
-
-
-def _find_prompt(body: bytes | bytearray) -> int:
-    """Where the prompt begins: what stands before it differs between requests whose prompts do not."""
-    for name in (b'"messages"', b'"prompt"', b'"input"'):
-        at = body.find(name)
-        if at >= 0:
-            return at
-    return 0
 
 
 class _Named(msgspec.Struct):

@@ -29,7 +29,7 @@ from ias.gateway.routing.loads import Load, Place
 from ias.gateway.routing.model_router import ModelRouter, Verdict
 from ias.gateway.settings import GatewaySettings
 from ias.gateway.snapshots import Snapshots
-from ias.gateway.usage import TokenCounts
+from ias.gateway.token_counts import TokenCounts
 from ias.gateway.waking import Waking
 
 _SECOND_S: Final = 1.0

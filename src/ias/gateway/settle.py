@@ -1,20 +1,19 @@
 """Closing stage, settle: what did it use, and what did that cost? Runs once for every request, whoever left in the meantime."""
 
+from ias.contracts.money import cost_nano_usd
+from ias.contracts.spending import Price
 from ias.gateway.admission_plan import pack_restore
 from ias.gateway.admit import find_lifetime_s
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import NEXT, Exchange, Progress
+from ias.gateway.token_counts import TokenCounts
 
 
 def settle(exchange: Exchange, gateway: Gateway) -> Progress:
     """Set the cost; replace the reservation by it. What was not served costs nothing."""
     usage, price = exchange.usage, exchange.price
     if usage is not None and price is not None:
-        exchange.cost_nano_usd = price.cost(
-            input_tokens=usage.input_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            output_tokens=usage.output_tokens,
-        )
+        exchange.cost_nano_usd = cost_of(usage, price)
     if exchange.ask is not None:
         _leave(exchange, gateway)
     if exchange.is_unguarded and exchange.principal is not None:
@@ -26,14 +25,25 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
     if exchange.cost_nano_usd > exchange.reserved_nano_usd:
         gateway.metrics.reservations_exceeded += 1
     tokens = 0 if usage is None else usage.input_tokens + usage.output_tokens
-    settlement = exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd, tokens
+    org_id, request_id, cost = exchange.principal.key.org_id, exchange.request_id, exchange.cost_nano_usd
     if exchange.is_unguarded and exchange.plan is not None:
-        org_id, request_id, cost, _ = settlement
         hold = pack_restore(exchange.plan, org_id, request_id, cost, find_lifetime_s(gateway))
-        gateway.settlements.settle_unguarded(hold, *settlement)
+        gateway.settlements.settle_unguarded(hold, org_id, request_id, cost, tokens)
     else:
-        gateway.settlements.settle(*settlement)
+        gateway.settlements.settle(org_id, request_id, cost, tokens)
     return NEXT
+
+
+def cost_of(usage: TokenCounts, price: Price) -> int:
+    """Nano-USD: what `Price.cost` says, by its own arithmetic, without the way there, which is a fortieth of a request."""
+    return price.request_nano_usd + cost_nano_usd(
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        input_nano_usd_per_million=price.input_nano_usd_per_million,
+        cached_input_nano_usd_per_million=price.cached_input_nano_usd_per_million,
+        output_nano_usd_per_million=price.output_nano_usd_per_million,
+    )
 
 
 def _leave(exchange: Exchange, gateway: Gateway) -> None:

@@ -21,7 +21,9 @@ from ias.contracts.events import UsageRecord
 from ias.gateway.context import Gateway
 from ias.gateway.exchange import Exchange
 from ias.gateway.record import find_lines, find_timing
+from ias.gateway.settle import cost_of
 from ias.gateway.spool import PROGRESS_NAME, PROGRESS_UNFINISHED_NAME, Spool, SpoolDirectory
+from ias.gateway.token_counts import TokenCounts
 
 WHY = "the gateway died: what it had passed on when it last noted that is counted"
 _ID = re.compile(rb'\{"id":"([0-9a-f-]{36})"')
@@ -76,13 +78,9 @@ def _line(exchange: Exchange, gateway: Gateway) -> bytes:
         usage = None if exchange.relay is None else exchange.relay.count_so_far()
         if usage is None:
             return b""
-        exchange.usage = msgspec.structs.replace(usage, estimated=True)
+        exchange.usage = TokenCounts(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, estimated=True)
         if exchange.price is not None:
-            exchange.cost_nano_usd = exchange.price.cost(
-                input_tokens=usage.input_tokens,
-                cached_input_tokens=usage.cached_input_tokens,
-                output_tokens=usage.output_tokens,
-            )
+            exchange.cost_nano_usd = cost_of(usage, exchange.price)
         return find_lines(exchange).usage_record(exchange, find_timing(exchange, gateway)).encode()
     except Exception:  # a fault with one stream must not stop the worker's clock, which calls this
         log.exception("stream_progress_failed", request_id=exchange.request_id)

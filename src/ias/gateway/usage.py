@@ -32,12 +32,3 @@ class StreamedChunk(msgspec.Struct):
     usage: ReportedUsage | None = None
     choices: list[msgspec.Raw] | None = None
     response: Answer | None = None
-
-
-class TokenCounts(msgspec.Struct, frozen=True):
-    """What is billed."""
-
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    estimated: bool = False

@@ -72,7 +72,7 @@ class Ask:
         """Ids of backends that were kept free for orgs that take less, and not looked at."""
         self.looked_at: Sequence[Candidate] = ()
         """Those it was last chosen from, and below what spoke against each: the least was chosen."""
-        self.burdens: Sequence[float] = ()
+        self.burdens: list[int] = []
         self.obstacles: Mapping[str, str] = {}
         """Why others could not be, by id."""
         self.tried: tuple[str, ...] = ()

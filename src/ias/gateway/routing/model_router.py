@@ -230,7 +230,7 @@ class ModelRouter:
 
     def _place_by_load(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
         """By the strategies that know nothing of caches."""
-        ask.looked_at = ask.burdens = ()
+        ask.looked_at, ask.burdens = (), []
         policy = self.route.policy
         roomy = [c for c in self._spare(ask, candidates) if self._has_room(c)]
         if not roomy:
