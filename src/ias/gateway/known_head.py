@@ -15,13 +15,12 @@ _DIGITS_MAX: Final = 8
 class KnownHead:
     """A head up to the digits of its Content-Length, and from there to its end."""
 
-    __slots__ = ("_digits_start", "_other_bytes", "_prefix", "_suffix", "_template")
+    __slots__ = ("_digits_start", "_other_bytes", "_prefix", "_suffix")
 
     def __init__(self, prefix: bytes, suffix: bytes) -> None:
         self._prefix = prefix
         self._suffix = suffix
         self._digits_start = len(prefix)
-        self._template = prefix.replace(b"%", b"%%") + b"%d" + suffix.replace(b"%", b"%%")
         self._other_bytes = len(prefix) + len(suffix)
 
     @classmethod
@@ -54,7 +53,7 @@ class KnownHead:
         """
         beyond = len(data) - self._other_bytes
         length = beyond - len(str(beyond))
-        head = self._template % length
+        head = b"%b%d%b" % (self._prefix, length, self._suffix)
         if length > 0 and len(data) - len(head) == length and data.startswith(head):
             return data[len(head) :]
         return None

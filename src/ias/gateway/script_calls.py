@@ -31,10 +31,9 @@ SETTLE: Final = read_script("settle")
 RESTORE: Final = read_script("restore")
 
 
-def _template(*command: str | bytes | int) -> bytes:
-    """A packed command in which marks have become places for `%`: ids as they are, numbers as `_bulk` packs them."""
-    packed = pack(*command).replace(b"%", b"%%")
-    return packed.replace(_ID_MARK.encode(), b"%b").replace(_NUMBER_MARK_PACKED, b"%b")
+def _split(*command: str | bytes | int) -> list[bytes]:
+    """What stands between the marks of a packed command: ids as they are, numbers as `_bulk` packs them."""
+    return pack(*command).replace(_ID_MARK.encode(), _NUMBER_MARK_PACKED).split(_NUMBER_MARK_PACKED)
 
 
 _BULKS: Final = tuple(b"$%d\r\n%d\r\n" % (len(str(number)), number) for number in range(1024))
@@ -52,7 +51,7 @@ class ReserveCall:
     """`reserve.lua` for one org and one admission plan."""
 
     def __init__(self, org_id: str, keys: tuple[str, ...], claim: bytes, arguments: tuple[str, ...]) -> None:
-        self._template = _template(
+        self._start, self._middle, self._ids_end, _, _, self._end = _split(
             "EVALSHA",
             RESERVE.sha,
             2 + len(keys),
@@ -70,14 +69,15 @@ class ReserveCall:
 
     def fill(self, request_id: bytes, amount_nano_usd: int, tokens: int, lifetime_s: int) -> bytes:
         """The call for one request."""
-        return self._template % (request_id, request_id, _bulk(amount_nano_usd), _bulk(tokens), _bulk(lifetime_s))
+        numbers = b"".join((_bulk(amount_nano_usd), _bulk(tokens), _bulk(lifetime_s)))
+        return b"".join((self._start, request_id, self._middle, request_id, self._ids_end, numbers, self._end))
 
 
 class SettleCall:
     """`settle.lua` for one org."""
 
     def __init__(self, org_id: str) -> None:
-        self._template = _template(
+        self._start, self._middle, self._ids_end, _, self._end = _split(
             "EVALSHA",
             SETTLE.sha,
             2,
@@ -91,4 +91,5 @@ class SettleCall:
 
     def fill(self, request_id: bytes, cost_nano_usd: int, tokens: int) -> bytes:
         """The call for one request."""
-        return self._template % (request_id, request_id, _bulk(cost_nano_usd), _bulk(tokens))
+        numbers = b"".join((_bulk(cost_nano_usd), _bulk(tokens)))
+        return b"".join((self._start, request_id, self._middle, request_id, self._ids_end, numbers, self._end))

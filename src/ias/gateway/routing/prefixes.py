@@ -31,7 +31,8 @@ def name_beginnings(text: bytes | bytearray, salt: int, start: int = 0) -> list[
     Costs a quarter of a microsecond each and one per kilobyte.
     """
     names = []
-    beginning = bytes(text[start : start + _CUTS_BYTES[-1]])
+    whole = text if isinstance(text, bytes) else bytes(text)
+    beginning = whole[start : start + _CUTS_BYTES[-1]]
     length, at, name = len(beginning), 0, salt
     for end in _CUTS_BYTES:
         if end > length:
