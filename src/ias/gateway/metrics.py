@@ -4,7 +4,6 @@ Plain counters, since a request passes them a dozen times; written to a file now
 /metrics for all workers, and for whoever takes this one's place.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,31 @@ from ias.gateway.metrics_export import (
 from ias.gateway.record_lines import Timing
 
 _CODES_MAX: Final = 200
+_BUCKETS_S: Final = list(DURATION_BUCKETS_S)
+
+
+class Histogram:
+    """How often which duration was observed."""
+
+    __slots__ = ("_counts", "_total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(_BUCKETS_S) + 1)
+        self._total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a duration in seconds. Most are short, so that looking from the first bound on finds it soon."""
+        index = 0
+        for bound in _BUCKETS_S:
+            if value <= bound:
+                break
+            index += 1
+        self._counts[index] += 1
+        self._total += value
+
+    def values(self) -> HistogramValues:
+        """As it is exported."""
+        return HistogramValues(list(self._counts), self._total)
 
 
 class Tally:
@@ -31,7 +55,7 @@ class Tally:
 
     __slots__ = ("cached_input_tokens", "durations", "first_bytes", "input_tokens", "output_tokens", "requests")
 
-    def __init__(self, durations: HistogramValues, first_bytes: HistogramValues) -> None:
+    def __init__(self, durations: Histogram, first_bytes: Histogram) -> None:
         self.requests = 0
         self.input_tokens = 0
         self.cached_input_tokens = 0
@@ -59,9 +83,9 @@ class Metrics:
         self._tallies: dict[tuple[str, str, int], Tally] = {}
         self._refusals: defaultdict[str, int] = defaultdict(int)
         self._limit_refusals: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._durations: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
-        self._first_bytes: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
-        self._queue_waits: defaultdict[str, HistogramValues] = defaultdict(HistogramValues)
+        self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._first_bytes: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._queue_waits: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._sources: list[tuple[str, Callable[[], float], bool]] = []
         self._run_dir = run_dir
         self._slot = slot
@@ -77,9 +101,9 @@ class Metrics:
         tally = self._tallies.get(name) or self._open(name)
         tally.requests += 1
         duration_s, ttft_s = timing.duration_s, timing.ttft_s
-        _observe(tally.durations, duration_s)
+        tally.durations.observe(duration_s)
         if ttft_s is not None:
-            _observe(tally.first_bytes, ttft_s)
+            tally.first_bytes.observe(ttft_s)
         if exchange.error_code is not None:
             self.count_refusal(exchange.error_code)
         usage = exchange.usage
@@ -98,7 +122,7 @@ class Metrics:
 
     def observe_queue_wait(self, model: str, waited_s: float) -> None:
         """Count a request that had to wait for its place."""
-        _observe(self._queue_waits[model], waited_s)
+        self._queue_waits[model].observe(waited_s)
 
     def count_refusal(self, code: str) -> None:
         """Count a refusal. Some codes are the backends' own; however many they make up, so many are told apart."""
@@ -128,9 +152,9 @@ class Metrics:
             },
             gauges={"ias_gateway_in_flight": self.in_flight},
             histograms={
-                "ias_gateway_request_duration_seconds": dict(self._durations),
-                "ias_gateway_first_byte_seconds": dict(self._first_bytes),
-                "ias_gateway_queue_wait_seconds": dict(self._queue_waits),
+                "ias_gateway_request_duration_seconds": _values(self._durations),
+                "ias_gateway_first_byte_seconds": _values(self._first_bytes),
+                "ias_gateway_queue_wait_seconds": _values(self._queue_waits),
             },
         )
         for name, read, is_counter in self._sources:
@@ -156,6 +180,5 @@ class Metrics:
         save_snapshot(self._run_dir, self._slot, self.collect())
 
 
-def _observe(histogram: HistogramValues, value: float) -> None:
-    histogram.counts[bisect_left(DURATION_BUCKETS_S, value)] += 1
-    histogram.total += value
+def _values(histograms: dict[str, Histogram]) -> dict[str, HistogramValues]:
+    return {label: histogram.values() for label, histogram in histograms.items()}

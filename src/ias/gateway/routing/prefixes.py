@@ -32,15 +32,14 @@ def name_beginnings(text: bytes | bytearray, salt: int, start: int = 0) -> list[
     """
     names = []
     whole = text if isinstance(text, bytes) else bytes(text)
-    beginning = whole[start : start + _CUTS_BYTES[-1]]
-    length, at, name = len(beginning), 0, salt
+    length, at, name = len(whole) - start, 0, salt
     for end in _CUTS_BYTES:
         if end > length:
             break
-        name = crc32(beginning[at:end], name)
+        name = crc32(whole[start + at : start + end], name)
         names.append(name)
         at = end
-    return names or [crc32(beginning, salt)]
+    return names or [crc32(whole[start:], salt)]
 
 
 class Cache:
