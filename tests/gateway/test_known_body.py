@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from ias.gateway.endpoints import CHAT_COMPLETIONS
 from ias.gateway.known_body import KnownBody
 from ias.gateway.read_body import Reading, read_body
+from tests.gateway.platform import RunningGateway
+from tests.gateway.raw_client import ask, chat, connect, request_bytes
+from tests.gateway.scripted_upstream import ScriptedUpstream
 
 TEXTS = st.text(max_size=20) | st.sampled_from(['"model":"x"', '","stream":true,"a":"', "]", '\\"}],"n":9', "é", "\\"])
 MESSAGES = st.lists(
@@ -100,3 +103,36 @@ def test_nothing_but_messages_of_text_passes_for_them(between: bytes) -> None:
 )
 def test_bodies_with_images_or_much_beside_the_messages_are_not_remembered(body: bytes) -> None:
     assert KnownBody.learn(body, read(body)) is None
+
+
+BODIES: list[bytes] = [
+    *(json.dumps(chat(messages=[{"role": "user", "content": text}], max_tokens=7)).encode() for text in ("a", "b", "c")),
+    b'{"model": "m", "messages": [{"role": "user", "content": "d"}], "max_tokens": 9}',
+    b'{"model": "m", "messages": [{"content": "e"}], "messages": [{"content": "f"}], "max_tokens": 7}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "g"}], "max_tokens": 7}',
+    b'{"model": "m", "messages": [], "max_tokens": 7}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "h"}], "stream": true, "max_tokens": 7}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "i"}], "cache_salt": "x", "max_tokens": 7}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "j"}], "max_tokens": 7}',
+    b'{"model": "n", "messages": [{"role": "user", "content": "k"}], "max_tokens": 7}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "l"}], "max_tokens": 7',
+]  # fmt: skip
+
+
+async def test_one_connection_is_answered_as_connections_of_their_own_would_be(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    key = gateway.pushed.key
+    async with connect(gateway.port) as client:
+        for body in BODIES * 2:
+            await client.send(request_bytes(body, key=key))
+            here, there = await client.read_answer(), await ask(gateway.port, body, key=key)
+            assert (here.status, here.body) == (there.status, there.body), body
+    sent = [received.body for received in upstream.received]
+    assert sent[::2] == sent[1::2]
+    served = await gateway.records(len(sent))
+    assert [facts_of(record) for record in served[::2]] == [facts_of(record) for record in served[1::2]]
+
+
+def facts_of(record: dict[str, Any]) -> tuple[Any, ...]:
+    return record["model"], record["streamed"], record["cost_nano_usd"], record["decision"].get("output_tokens_max")
