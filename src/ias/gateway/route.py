@@ -89,11 +89,11 @@ def _raise_reply(exchange: Exchange, gateway: Gateway) -> Progress:
 
 def make_ask(exchange: Exchange, desk: Desk) -> Ask:
     """The request as routing sees it."""
-    principal, body, policy = exchange.principal, exchange.request.body, desk.route.policy
+    principal, body, router = exchange.principal, exchange.request.body, desk.router
     if principal is None:
         raise AssertionError("routing needs a caller")
     limit = exchange.peek.max_tokens or exchange.peek.max_completion_tokens
-    expected = int(desk.router.output_tokens)
+    expected = int(router.output_tokens)
     ask = Ask(
         principal.key.org_id,
         tokens=len(body) // BYTES_PER_TOKEN,
@@ -103,9 +103,9 @@ def make_ask(exchange: Exchange, desk: Desk) -> Ask:
     )
     if b"x-ias-priority" in exchange.request.headers:
         ask.priority = find_priority(exchange)
-    if policy.strategy == "prefix":
+    if router.asks_names:
         ask.names = name_beginnings(body, principal.prompt_salt, exchange.reading.prompt_at)
-    if policy.is_sticky or policy.canary_percent:
+    if router.asks_session:
         ask.session = find_session(exchange)
     return ask
 

@@ -89,6 +89,8 @@ class ModelRouter:
         self.trust = _TRUST_FIRST
         """What part of a prompt that this worker has never seen is probably cached at the owner of its beginning, by experience."""
         self._layout = Layout(Ask(""), ())
+        self.asks_names = self.asks_session = self._is_sticky = False
+        """What of a request has a part in the choice: the names of its prompt's beginnings, its session."""
         self._is_even = True
         """Whether all that may be chosen weigh the same."""
         self._modest: frozenset[str] = frozenset()
@@ -111,6 +113,9 @@ class ModelRouter:
     ) -> None:
         """Look at the backends anew: the route or what is known of them has changed, or time has passed."""
         self.route = route
+        policy = route.policy
+        self.asks_names, self._is_sticky = policy.strategy == "prefix", policy.is_sticky
+        self.asks_session = policy.is_sticky or policy.canary_percent > 0
         self._sharers = sharers
         self._pending_max = PENDING_TOKENS_MAX // sharers
         self.queue.tells = sharers > 1
@@ -197,8 +202,7 @@ class ModelRouter:
         return layout.fill(ask)
 
     def _place(self, ask: Ask, candidates: Sequence[Candidate]) -> Place | Verdict:
-        policy = self.route.policy
-        if policy.strategy != "prefix" or (policy.is_sticky and ask.session is not None):
+        if not self.asks_names or (self._is_sticky and ask.session is not None):
             return self._place_by_load(ask, candidates)
         if not candidates:
             return Verdict.BUSY

@@ -99,21 +99,18 @@ def choose_prefix(
     """
     prompt = STICKINESS * ask.tokens
     whole = int(prompt)  # whole numbers are added up and written down in half the time
-    burdens = [c.load.burden + c.others_burden + whole for c in candidates]
-    if matched:
-        for index, candidate in enumerate(candidates):
-            tokens = matched.get(candidate.load.cache)
-            if tokens is not None:
-                burdens[index] -= int(STICKINESS * tokens)
-    elif guess is not None:
-        owner, trust = guess
-        for index, candidate in enumerate(candidates):
-            if candidate.load.backend_id == owner:
-                burdens[index] -= ceil(OWNER_TOKENS + trust * prompt)
-    if free is not None:
-        for index, candidate in enumerate(candidates):
-            if candidate.load.backend_id not in free:
-                burdens[index] += PENDING_TOKENS_MAX
+    owner, trust = ("", 0.0) if matched or guess is None else guess
+    burdens: list[int] = []
+    for candidate in candidates:
+        load = candidate.load
+        burden = load.burden + candidate.others_burden + whole
+        if matched:
+            burden -= int(STICKINESS * matched.get(load.cache, 0))
+        elif load.backend_id == owner:
+            burden -= ceil(OWNER_TOKENS + trust * prompt)
+        if free is not None and load.backend_id not in free:
+            burden += PENDING_TOKENS_MAX
+        burdens.append(burden)
     if not is_even:
         weighed = [burden / c.weight for burden, c in zip(burdens, candidates, strict=True)]
         ask.looked_at, ask.burdens = candidates, [int(burden) for burden in weighed]
