@@ -41,7 +41,7 @@ def read(body: bytes) -> Reading:
 
 
 def learn(body: bytes) -> KnownBody:
-    known = KnownBody.learn(body, read(body))
+    known = KnownBody.learn(body, CHAT_COMPLETIONS)
     assert known is not None
     return known
 
@@ -94,15 +94,29 @@ def test_nothing_but_messages_of_text_passes_for_them(between: bytes) -> None:
     assert not known.fits(b'{"model":"m","messages":' + between + b',"max_tokens":5}')
 
 
+def test_a_body_with_images_tells_the_shape_of_those_without() -> None:
+    images = [{"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    known = learn(encode({"model": "m"}, images, last=False, spaced=False))
+    body = encode({"model": "m"}, [{"content": "Hi"}], last=False, spaced=False)
+    assert known.fits(body)
+    assert facts(known.reading) == facts(read(body))
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]}',
         b'{"model":"m","messages":[{"content":"Hi"}],"x":"%b"}' % (b"y" * 20_000),
+        b'{"model":"m","messages":[{"content":"%b"}]}' % (b"y" * 300_000),
+        b'{"model":"m"}',
     ],
 )
-def test_bodies_with_images_or_much_beside_the_messages_are_not_remembered(body: bytes) -> None:
-    assert KnownBody.learn(body, read(body)) is None
+def test_large_bodies_and_those_without_messages_are_not_remembered(body: bytes) -> None:
+    assert KnownBody.learn(body, CHAT_COMPLETIONS) is None
+
+
+def test_what_is_remembered_keeps_no_messages() -> None:
+    known = learn(b'{"model":"m","messages":[{"content":"%b"}]}' % (b"secret" * 10_000))
+    assert "secret" not in repr(known.reading.peek)
 
 
 BODIES: list[bytes] = [

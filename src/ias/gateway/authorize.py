@@ -17,6 +17,7 @@ from ias.gateway.errors import (
 )
 from ias.gateway.exchange import NEXT, Exchange, Progress, Request
 from ias.gateway.known_body import KnownBody
+from ias.gateway.peek import ChatPeek
 from ias.gateway.read_body import Reading, read_body
 from ias.gateway.snapshots import Principal
 
@@ -48,9 +49,9 @@ def _read(request: Request, endpoint: Endpoint) -> Reading:
     if known is not None and known.fits(body):
         return known.reading
     reading = read_body(body, endpoint)
-    if request.is_repeat and notes.lessons_left:
+    if request.is_repeat and notes.lessons_left and type(reading.peek) is ChatPeek:
         notes.lessons_left -= 1
-        notes.known_body = KnownBody.learn(body, reading) or known
+        notes.known_body = KnownBody.learn(body, endpoint) or known
     return reading
 
 

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
+from ias.gateway.endpoints import Endpoint
 from ias.gateway.json_splice import Buffer, list_members
-from ias.gateway.peek import TEXT_MESSAGES, ChatPeek
-from ias.gateway.read_body import Reading
+from ias.gateway.peek import TEXT_MESSAGES
+from ias.gateway.read_body import Reading, read_body
 
 _OTHER_BYTES_MAX: Final = 16_384
 """Of what is kept of a body for as long as its connection lasts."""
 _BODY_BYTES_MAX: Final = 262_144
+_ANY_MESSAGES: Final = b'[{"content":""}]'
 
 
 class KnownBody:
@@ -31,15 +33,18 @@ class KnownBody:
         self.reading = reading
 
     @classmethod
-    def learn(cls, body: Buffer, reading: Reading) -> "KnownBody | None":
-        """The shape of a body that has been read; None where it has no messages, or a lot beside them."""
-        if type(reading.peek) is not ChatPeek or len(body) > _BODY_BYTES_MAX or reading.has_foreign_content:
+    def learn(cls, body: Buffer, endpoint: Endpoint) -> "KnownBody | None":
+        """The shape of a body that its endpoint takes; None where it has no messages, or a lot beside them."""
+        if len(body) > _BODY_BYTES_MAX:
             return None
         messages = [member for member in list_members(body) if member.name == "messages"]
         if len(messages) != 1:
             return None
         prefix, suffix = bytes(body[: messages[0].value_start]), bytes(body[messages[0].end :])
-        return cls(prefix, suffix, reading) if len(prefix) + len(suffix) <= _OTHER_BYTES_MAX else None
+        if len(prefix) + len(suffix) > _OTHER_BYTES_MAX:
+            return None
+        # Read without the messages at hand: what is kept would keep them, too.
+        return cls(prefix, suffix, read_body(prefix + _ANY_MESSAGES + suffix, endpoint))
 
     def fits(self, body: Buffer) -> bool:
         """Whether a body is this one but for its messages."""
