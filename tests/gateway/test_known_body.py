@@ -47,7 +47,7 @@ def learn(body: bytes) -> KnownBody:
 
 
 def facts(reading: Reading) -> dict[str, Any]:
-    names = [name for name in Reading.__slots__ if name != "peek"]
+    names = [name for name in dir(Reading) if not name.startswith("_") and name != "peek"]
     return {name: getattr(reading, name) for name in names}
 
 
