@@ -3,6 +3,7 @@
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -98,15 +99,16 @@ def test_the_largest_amount_is_exact_as_a_double() -> None:
     assert AMOUNT_NANO_USD_MAX < 2**53
 
 
+class Rates(NamedTuple):
+    request_nano_usd: int
+    input_nano_usd_per_million: int
+    cached_input_nano_usd_per_million: int
+    output_nano_usd_per_million: int
+
+
 def cost(tokens: tuple[int, int, int], prices: tuple[int, int, int]) -> int:
-    return cost_nano_usd(
-        input_tokens=tokens[0],
-        cached_input_tokens=tokens[1],
-        output_tokens=tokens[2],
-        input_nano_usd_per_million=prices[0],
-        cached_input_nano_usd_per_million=prices[1],
-        output_nano_usd_per_million=prices[2],
-    )
+    rates = Rates(0, *prices)
+    return cost_nano_usd(rates, input_tokens=tokens[0], cached_input_tokens=tokens[1], output_tokens=tokens[2])
 
 
 COUNTS = st.tuples(TOKENS, TOKENS, TOKENS).map(lambda t: (max(t[0], t[1]), min(t[0], t[1]), t[2]))

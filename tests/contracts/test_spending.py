@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ias.contracts.money import cost_nano_usd
 from ias.contracts.spending import (
     COUNTER_KEPT_S,
     Budget,
@@ -95,7 +96,9 @@ def test_a_model_without_a_price_has_none() -> None:
 
 
 def test_a_price_charges_cached_tokens_at_their_own_rate_and_rounds_up() -> None:
-    assert price(0).cost(input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=200_000) == 2 + 1 + 1
+    assert (
+        cost_nano_usd(price(0), input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=200_000) == 2 + 1 + 1
+    )
 
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Pacific/Apia", "America/Havana",

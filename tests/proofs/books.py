@@ -112,19 +112,13 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 class Rates:
     """Nano-USD per million tokens."""
 
-    input: int
-    cached_input: int
-    output: int
+    input_nano_usd_per_million: int
+    cached_input_nano_usd_per_million: int
+    output_nano_usd_per_million: int
+    request_nano_usd: int = 0
 
     def cost(self, counts: Counts) -> int:
-        return cost_nano_usd(
-            input_tokens=counts[0],
-            cached_input_tokens=counts[1],
-            output_tokens=counts[2],
-            input_nano_usd_per_million=self.input,
-            cached_input_nano_usd_per_million=self.cached_input,
-            output_nano_usd_per_million=self.output,
-        )
+        return cost_nano_usd(self, input_tokens=counts[0], cached_input_tokens=counts[1], output_tokens=counts[2])
 
 
 def compare(

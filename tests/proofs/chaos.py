@@ -22,7 +22,7 @@ from tests.proofs.platform import Platform, Tenant
 from tests.servers.killable import PostgresProcess, RabbitProcess
 from tests.servers.redis_process import RedisProcess
 
-RATES = Rates(input=10_000_000, cached_input=5_000_000, output=2_000_000_000)
+RATES = Rates(10_000_000, 5_000_000, 2_000_000_000)
 INPUT_USD, OUTPUT_USD = "0.01", "2"
 _RECOVERY_TIMEOUT_S = 90.0
 

@@ -13,7 +13,7 @@ from tests.proofs.books import Findings, Rates, compare, read_engine_log, read_l
 from tests.proofs.load import Answered, Load
 from tests.proofs.platform import Platform, Tenant, run_platform
 
-RATES = Rates(input=10_000_000, cached_input=5_000_000, output=2_000_000_000)
+RATES = Rates(10_000_000, 5_000_000, 2_000_000_000)
 LIMIT = 50 * 32 * 2_000
 """About fifty answers of 32 tokens, which is what the clients ask for on average."""
 FAULTS = '{"error": {"status": 503, "rate": 0.04}, "stall": {"rate": 0.1, "after_tokens": 5}}'

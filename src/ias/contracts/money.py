@@ -6,6 +6,7 @@ nano-USD, at reservation and at settlement alike, so that a settled cost can nev
 
 import re
 from decimal import Decimal
+from typing import Protocol
 
 NANO_PER_USD = 1_000_000_000
 TOKENS_PER_PRICE = 1_000_000
@@ -45,19 +46,31 @@ def format_usd(nano_usd: int) -> str:
     return f"{sign}{whole}.{decimals}"
 
 
-def cost_nano_usd(
-    *,
-    input_tokens: int,
-    cached_input_tokens: int,
-    output_tokens: int,
-    input_nano_usd_per_million: int,
-    cached_input_nano_usd_per_million: int,
-    output_nano_usd_per_million: int,
-) -> int:
+class Rates(Protocol):
+    """What a request is charged."""
+
+    @property
+    def request_nano_usd(self) -> int:
+        """For being served, besides its tokens."""
+
+    @property
+    def input_nano_usd_per_million(self) -> int:
+        """For tokens of the prompt that were computed."""
+
+    @property
+    def cached_input_nano_usd_per_million(self) -> int:
+        """For tokens of the prompt that were found in a cache."""
+
+    @property
+    def output_nano_usd_per_million(self) -> int:
+        """For tokens of the answer."""
+
+
+def cost_nano_usd(rates: Rates, *, input_tokens: int, cached_input_tokens: int, output_tokens: int) -> int:
     """What a request costs. `cached_input_tokens` are part of `input_tokens` and are charged at their own price."""
     total = (
-        (input_tokens - cached_input_tokens) * input_nano_usd_per_million
-        + cached_input_tokens * cached_input_nano_usd_per_million
-        + output_tokens * output_nano_usd_per_million
+        (input_tokens - cached_input_tokens) * rates.input_nano_usd_per_million
+        + cached_input_tokens * rates.cached_input_nano_usd_per_million
+        + output_tokens * rates.output_nano_usd_per_million
     )
-    return -(-total // TOKENS_PER_PRICE)
+    return rates.request_nano_usd - (-total // TOKENS_PER_PRICE)

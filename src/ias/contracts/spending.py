@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ias.contracts.money import AMOUNT_NANO_USD_MAX, cost_nano_usd
+from ias.contracts.money import AMOUNT_NANO_USD_MAX
 
 ScopeKind = Literal["org", "project", "api_key", "user", "model"]
 Window = Literal["day", "week", "month", "total", "rolling_24h", "rolling_7d", "rolling_30d"]
@@ -51,17 +51,6 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     """For each request that was served, besides its tokens."""
     effective_until: int | None = None
     """Unix seconds: from then on it is as if the price were not there."""
-
-    def cost(self, *, input_tokens: int, cached_input_tokens: int, output_tokens: int) -> int:
-        """Nano-USD for the given counts, rounded up (see `money`)."""
-        return self.request_nano_usd + cost_nano_usd(
-            input_tokens=input_tokens,
-            cached_input_tokens=cached_input_tokens,
-            output_tokens=output_tokens,
-            input_nano_usd_per_million=self.input_nano_usd_per_million,
-            cached_input_nano_usd_per_million=self.cached_input_nano_usd_per_million,
-            output_nano_usd_per_million=self.output_nano_usd_per_million,
-        )
 
 
 def find_in_force(prices: tuple[Price, ...], at: float) -> Price | None:

@@ -35,14 +35,12 @@ def settle(exchange: Exchange, gateway: Gateway) -> Progress:
 
 
 def cost_of(usage: TokenCounts, price: Price) -> int:
-    """Nano-USD: what `Price.cost` says, by its own arithmetic, without the way there, which is a fortieth of a request."""
-    return price.request_nano_usd + cost_nano_usd(
+    """Nano-USD of what was used, at a price."""
+    return cost_nano_usd(
+        price,
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
         output_tokens=usage.output_tokens,
-        input_nano_usd_per_million=price.input_nano_usd_per_million,
-        cached_input_nano_usd_per_million=price.cached_input_nano_usd_per_million,
-        output_nano_usd_per_million=price.output_nano_usd_per_million,
     )
 
 

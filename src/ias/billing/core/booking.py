@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ias.billing.store import ledger, prices, spend
 from ias.billing.store.ledger import LedgerEntry, Rating
 from ias.contracts.ids import follow_up_id
+from ias.contracts.money import cost_nano_usd
 from ias.contracts.spending import Price
 from ias.contracts.usage_messages import CheckedRecord
 from ias.kit.database import Database
@@ -145,7 +146,8 @@ def _cost_of(record: CheckedRecord, price: Price | None) -> tuple[int, Rating]:
         return record.cost_nano_usd, "unpriced"
     if price is None:
         return record.cost_nano_usd, "price_unknown"
-    cost = price.cost(
+    cost = cost_nano_usd(
+        price,
         input_tokens=record.input_tokens,
         cached_input_tokens=record.cached_input_tokens,
         output_tokens=record.output_tokens,

@@ -18,7 +18,7 @@ from ias.billing.store import ledger, prices, spend
 from ias.billing.store.ledger import CorrectionTerms, LedgerEntry, LedgerFilter
 from ias.billing.store.prices import publish_by_model
 from ias.contracts.ids import uuid7
-from ias.contracts.money import format_usd
+from ias.contracts.money import cost_nano_usd, format_usd
 from ias.contracts.spending import Price, find_in_force
 from ias.kit.access import OrgScope
 from ias.kit.audit import Change
@@ -138,7 +138,8 @@ async def _correct(
         if price is None:
             rerating.unpriced += 1
             continue
-        cost = price.cost(
+        cost = cost_nano_usd(
+            price,
             input_tokens=entry.input_tokens,
             cached_input_tokens=entry.cached_input_tokens,
             output_tokens=entry.output_tokens,
